@@ -1,0 +1,154 @@
+/*
+ * bank.h - the ReasoningBank of one index: patterns in memory, found by nearness, merged,
+ * consolidated, pruned, flattened for shared memory, and exchanged as JSON.
+ *
+ * There is one index-wide pattern (scope RV_PATTERN_INDEX, no centroid): the calibration that holds
+ * everywhere. Region patterns correct it near their centroid.
+ *
+ * A pattern holds its calibration as a table over a fixed grid of recall targets, since the target
+ * is declared per query: slack[i] and ef[i] reach recall RV_TARGET_GRID[i].
+ */
+#ifndef RUVECTOR_BANK_H
+#define RUVECTOR_BANK_H
+
+#include "ruvector/base.h"
+#include "ruvector/distance.h"
+#include "ruvector/beam.h"
+
+#define RV_TARGETS 12
+#define RV_PATTERN_ENTRY_POINTS 8
+#define RV_BANK_MAX_PATTERNS 100000
+#define RV_BANK_JSON_VERSION 1
+#define RV_BANK_FLAT_VERSION 1
+
+/* 0.50 0.70 0.80 0.85 0.90 0.93 0.95 0.97 0.98 0.99 0.995 0.999 */
+const double *rv_target_grid(void);
+
+typedef enum rv_pattern_scope { RV_PATTERN_INDEX = 0, RV_PATTERN_REGION = 1 } rv_pattern_scope;
+
+typedef struct rv_pattern {
+    uint64_t id;               /* unique in the bank, > 0; 0 on store = assign the next */
+    uint64_t index_epoch;      /* the build of the index that was measured */
+    uint64_t usage;            /* searches that used it */
+    int64_t created_us;        /* microseconds since the PostgreSQL epoch */
+    int64_t updated_us;
+    uint32_t scope;            /* rv_pattern_scope */
+    uint32_t k;                /* the window the calibration was made for, >= 1 */
+    uint32_t samples;          /* deep traces behind it */
+    uint32_t optimal_ef_search; /* headline figures, at the target the worker was set to */
+    uint32_t optimal_probes;
+    float target_recall;       /* that target */
+    float slack;
+    float expected_recall;     /* measured recall at that slack on the samples, 0 to 1 */
+    float confidence;          /* 0 to 1 */
+    float radius;              /* metric distance that holds 90% of the samples; 0 for index-wide */
+    float mean_distances;      /* mean distance computations at that slack */
+    uint32_t entry_count;
+    float table_slack[RV_TARGETS];   /* non-decreasing, finite, >= 0 */
+    uint32_t table_ef[RV_TARGETS];   /* non-decreasing, >= 1 */
+    float table_recall[RV_TARGETS];  /* recall reached on the samples with table_slack; below the
+                                        grid's target where that is out of reach */
+    uint64_t entry_points[RV_PATTERN_ENTRY_POINTS]; /* nodes of the index */
+} rv_pattern;
+
+/* Slack (or ef) of a pattern for any target in [0.5, 1]: linear in log(1 - target) between grid
+ * points, the last row beyond 0.999. */
+float rv_pattern_slack_at(const rv_pattern *pattern, double target);
+uint32_t rv_pattern_ef_at(const rv_pattern *pattern, double target);
+float rv_pattern_recall_at(const rv_pattern *pattern, double target);
+
+/* Every field against its documented range; message names the field, value and range. */
+rv_status rv_pattern_check(const rv_pattern *pattern, rv_error *err);
+
+typedef struct rv_bank rv_bank;
+
+rv_status rv_bank_create(const rv_allocator *allocator, rv_metric metric, uint32_t dim,
+                         uint32_t max_patterns, rv_bank **out, rv_error *err);
+void rv_bank_destroy(rv_bank *bank);
+uint32_t rv_bank_count(const rv_bank *bank);
+uint32_t rv_bank_dim(const rv_bank *bank);
+rv_metric rv_bank_metric(const rv_bank *bank);
+/* Pattern number i (0 <= i < count) and its centroid (NULL for index-wide); valid until the next
+ * change. Order: the index-wide pattern first if there is one, then by id. */
+const rv_pattern *rv_bank_get(const rv_bank *bank, uint32_t i, const float **centroid);
+const rv_pattern *rv_bank_index_pattern(const rv_bank *bank); /* NULL if there is none */
+
+/*
+ * Adds a pattern as it is (checked). A second index-wide pattern, or an id that is taken, replaces
+ * the former. centroid: dim floats, finite, copied; NULL for index-wide.
+ */
+rv_status rv_bank_put(rv_bank *bank, const rv_pattern *pattern, const float *centroid,
+                      uint64_t *id, rv_error *err);
+rv_status rv_bank_remove(rv_bank *bank, uint64_t id, rv_error *err);
+
+/* How two patterns become one; a policy in the server, rv_pattern_merge by default. a is the older;
+ * weight is the share of b in the result. centroids: dim floats; out_centroid may be a_centroid. */
+typedef rv_status (*rv_merge_fn)(void *ctx, const rv_pattern *a, const float *a_centroid,
+                                 const rv_pattern *b, const float *b_centroid, uint32_t dim,
+                                 double weight, rv_pattern *out, float *out_centroid,
+                                 rv_error *err);
+rv_status rv_pattern_merge(void *ctx, const rv_pattern *a, const float *a_centroid,
+                           const rv_pattern *b, const float *b_centroid, uint32_t dim,
+                           double weight, rv_pattern *out, float *out_centroid, rv_error *err);
+
+/*
+ * Learns one pattern: merged into the nearest region pattern of the same k and epoch whose cosine
+ * similarity (L2, L1: 1 - d / (d + radius)) is at least similarity, with weight =
+ * max(learning_rate, samples_new / (samples_old + samples_new)); otherwise put. The index-wide
+ * pattern merges with the index-wide one of the same k and epoch, and replaces one of another epoch.
+ */
+rv_status rv_bank_learn(rv_bank *bank, const rv_pattern *pattern, const float *centroid,
+                        double learning_rate, double similarity, rv_merge_fn merge,
+                        void *merge_ctx, uint64_t *id, rv_error *err);
+
+typedef struct rv_bank_match {
+    const rv_pattern *pattern;
+    const float *centroid;
+    float similarity; /* cosine, or 1 - d / (d + radius) for L2 and L1; 0 to 1 */
+    float distance;   /* metric form */
+} rv_bank_match;
+
+/* The up to k nearest region patterns, nearest first: exact for small banks, by an HNSW above
+ * a stated size. The index is rebuilt lazily after changes, so the first lookup may take longer. */
+rv_status rv_bank_lookup(rv_bank *bank, const float *query, uint32_t k, rv_bank_match *out,
+                         uint32_t *count, rv_error *err);
+
+/* Merges region patterns pairwise while any two are at least similarity alike. *merged counts. */
+rv_status rv_bank_consolidate(rv_bank *bank, double similarity, rv_merge_fn merge, void *merge_ctx,
+                              uint32_t *merged, rv_error *err);
+
+/* Drops region patterns for which keep returns false. *pruned counts. */
+typedef bool (*rv_keep_fn)(void *ctx, const rv_pattern *pattern);
+rv_status rv_bank_prune(rv_bank *bank, rv_keep_fn keep, void *ctx, uint32_t *pruned,
+                        rv_error *err);
+
+/*
+ * The flat form: one relocatable buffer (offsets, no pointers), checksummed, that is searched in
+ * place. rv_bank_flatten writes at most capacity bytes; *size always gets the need (RV_ERR_FULL
+ * when capacity is less).
+ */
+rv_status rv_bank_flatten(rv_bank *bank, void *buffer, size_t capacity, size_t *size,
+                          rv_error *err);
+/* A bank of its own from a flat buffer; every offset, count, range and the checksum is verified. */
+rv_status rv_bank_unflatten(const rv_allocator *allocator, const void *buffer, size_t size,
+                            rv_bank **out, rv_error *err);
+/* Lookup and index-wide pattern straight in a flat buffer that rv_bank_flat_check has accepted. */
+rv_status rv_bank_flat_check(const void *buffer, size_t size, rv_error *err);
+rv_status rv_bank_flat_lookup(const void *buffer, const rv_allocator *allocator,
+                              const float *query, uint32_t k, rv_bank_match *out, uint32_t *count,
+                              rv_error *err);
+const rv_pattern *rv_bank_flat_index_pattern(const void *buffer);
+uint32_t rv_bank_flat_count(const void *buffer);
+
+/*
+ * JSON, format version RV_BANK_JSON_VERSION. Export: a NUL-terminated string from the allocator,
+ * *size its length. Numbers are written so that a round trip is exact (64-bit integers as strings).
+ * Import checks everything before it builds anything: the message gives the path
+ * ($.patterns[3].slack), the value and the reason. Limits: size, nesting depth, count of patterns.
+ */
+rv_status rv_bank_to_json(const rv_bank *bank, const rv_allocator *allocator, char **text,
+                          size_t *size, rv_error *err);
+rv_status rv_bank_from_json(const rv_allocator *allocator, const char *text, size_t size,
+                            rv_bank **out, rv_error *err);
+
+#endif

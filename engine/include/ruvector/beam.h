@@ -1,0 +1,173 @@
+/*
+ * beam.h - best-first search over a proximity graph, with the stop rule, resumable.
+ *
+ * The graph is reached through one interface, expand(node): the same beam walks PostgreSQL pages,
+ * the build's memory graph and the bank.
+ *
+ * The search hands out results in windows. A window of w results is closed, sorted and handed out
+ * when no open candidate is nearer than (1 + slack) times the w-th best pending result, measured in
+ * the metric form of the distance (distance.h). Two familiar rules are special cases:
+ *   static search    w = ef_search, slack = 0: exactly the classical ef_search rule
+ *   adaptive search  w = k, slack = the calibrated value
+ * Taking more results than one window simply lets the beam go on from where it stopped, so filters
+ * and large LIMITs need nothing special. Hard bounds end a window early: ef (the classical bound
+ * over all that was visited) and max_distances per window.
+ */
+#ifndef RUVECTOR_BEAM_H
+#define RUVECTOR_BEAM_H
+
+#include "ruvector/base.h"
+#include "ruvector/distance.h"
+
+typedef uint64_t rv_node; /* opaque to the beam: an array index, or block << 16 | offset */
+
+#define RV_NEIGHBOUR_DEAD 1u /* walk through it, never return it */
+
+typedef struct rv_neighbour {
+    rv_node node;
+    float distance; /* raw, to the query of this search */
+    uint32_t flags;
+} rv_neighbour;
+
+/* The set of visited nodes: open addressing over uint64, grows through the allocator. */
+typedef struct rv_visited rv_visited;
+
+/* Adds node. True if it was not yet in the set. On lack of memory returns false and the beam
+ * reports RV_ERR_NOMEM at its next step. */
+bool rv_visited_add(rv_visited *visited, rv_node node);
+
+typedef struct rv_graph {
+    void *ctx;
+    /*
+     * Appends to out the neighbours of node at level which rv_visited_add accepted, with their raw
+     * distances to the current query; at most capacity of them, capacity is never less than
+     * max_degree. Stores the number written in *count. The implementation reads all links first,
+     * then fetches the vectors of the unvisited ones, so that it can prefetch.
+     */
+    rv_status (*expand)(void *ctx, rv_node node, int level, rv_visited *visited, rv_neighbour *out,
+                        uint32_t capacity, uint32_t *count);
+    /* Raw distance of one node to the current query, for entry points. flags as above. A node that
+     * no longer exists: RV_ERR_NOTFOUND, and the beam skips it. */
+    rv_status (*distance)(void *ctx, rv_node node, float *distance, uint32_t *flags);
+    uint32_t max_degree;
+    /* Early exit, polled once per expansion; NULL = never. True ends with RV_ERR_CANCELLED. */
+    bool (*cancelled)(void *ctx);
+} rv_graph;
+
+typedef struct rv_stop_rule {
+    uint32_t window;        /* results per window, >= 1 */
+    float slack;            /* >= 0 */
+    uint32_t ef;            /* hard: stop the window when the next candidate is farther than the
+                               ef-th nearest visited node; 0 = none; below window counts as window */
+    uint64_t max_distances; /* hard: distance computations per window; 0 = none */
+} rv_stop_rule;
+
+/* Why the last window was closed. */
+typedef enum rv_stop_reason {
+    RV_STOP_NONE = 0,
+    RV_STOP_RULE = 1,      /* window and slack */
+    RV_STOP_EF = 2,        /* the hard ef bound */
+    RV_STOP_DISTANCES = 3, /* the hard bound on distances */
+    RV_STOP_EXHAUSTED = 4  /* every reachable node was expanded */
+} rv_stop_reason;
+
+typedef struct rv_beam_result {
+    rv_node node;
+    float distance; /* raw */
+    uint32_t flags;
+} rv_beam_result;
+
+/* What the search did so far. */
+typedef struct rv_beam_stats {
+    uint64_t distances; /* every distance computed, descent and entry points included */
+    uint64_t hops;      /* nodes expanded, all levels */
+    uint32_t windows;
+    uint32_t reason;    /* rv_stop_reason of the last window */
+    float score;        /* in-search score: after the first RV_SCORE_HOPS expansions on layer 0,
+                           metric distance of the nearest open candidate over that of the window-th
+                           best so far (the worst when there are fewer); below 1 the search is still
+                           coming nearer. -1 when not reached */
+} rv_beam_stats;
+
+#define RV_SCORE_HOPS 8
+
+typedef struct rv_beam rv_beam;
+
+/* graph and allocator must outlive the beam. */
+rv_status rv_beam_create(const rv_allocator *allocator, const rv_graph *graph,
+                         const rv_metric_map *map, rv_beam **out, rv_error *err);
+void rv_beam_destroy(rv_beam *beam); /* NULL is allowed */
+
+/*
+ * Starts a new search and forgets the former one (memory is kept for reuse). Descends greedily from
+ * entry at entry_level to level 1, then opens layer 0 with what it found and with the extra entry
+ * points (remembered ones; skipped if they no longer exist). extra_count may be 0.
+ */
+rv_status rv_beam_start(rv_beam *beam, const rv_stop_rule *rule, rv_node entry, int entry_level,
+                        const rv_node *extra, uint32_t extra_count, rv_error *err);
+
+/*
+ * The next result. RV_OK: *result is set; within a window distances never fall. RV_ERR_NOTFOUND:
+ * the graph is exhausted. A result found later that is nearer than one handed out in an earlier
+ * window is still handed out (relaxed order).
+ */
+rv_status rv_beam_next(rv_beam *beam, rv_beam_result *result, rv_error *err);
+
+/* True when rv_beam_next has a result ready without further search. */
+bool rv_beam_ready(const rv_beam *beam);
+
+/* Changes the rule for the windows that follow. */
+rv_status rv_beam_set_rule(rv_beam *beam, const rv_stop_rule *rule, rv_error *err);
+
+rv_beam_stats rv_beam_get_stats(const rv_beam *beam);
+
+/*
+ * Greedy or beam search of one level above 0 or for construction: the ef nearest visited nodes of
+ * that level, nearest first, into out (room for ef). Uses the same visited set and counters.
+ */
+rv_status rv_beam_search_level(rv_beam *beam, const rv_neighbour *entries, uint32_t entry_count,
+                               uint32_t ef, int level, rv_neighbour *out, uint32_t *count,
+                               rv_error *err);
+
+/*
+ * Deep trace: the least effort at which each true neighbour is found.
+ *
+ * The order in which a best-first search expands nodes does not depend on its stop rule, a smaller
+ * effort only ends sooner. So one run to a large effort shows the outcome of every smaller one:
+ * a node enters at slack s = the largest (candidate / k-th best - 1) met at the expansions up to
+ * the one that reached it, in metric form, and at ef = the largest rank that an expanded candidate
+ * had among the visited nodes.
+ */
+typedef struct rv_trace_limits {
+    uint32_t k;             /* the window of the searches that will use the calibration */
+    float max_slack;        /* stop beyond, e.g. 3 */
+    uint32_t max_ef;        /* stop beyond; also the size of the rank structure */
+    uint64_t max_distances; /* stop beyond */
+} rv_trace_limits;
+
+typedef struct rv_effort {
+    float slack;        /* least slack that finds it; INFINITY: not found within the limits */
+    uint32_t ef;        /* least ef_search; UINT32_MAX: not found */
+    uint32_t distances; /* distance computations done when it was found; UINT32_MAX: not found */
+} rv_effort;
+
+typedef struct rv_trace_summary {
+    uint64_t distances; /* work of the trace itself */
+    uint32_t found;     /* true neighbours found */
+    float score;        /* in-search score of the run */
+    float kth_distance; /* raw, the k-th best when the trace ended */
+    uint32_t nearest_count;
+    rv_node nearest[8]; /* nearest nodes found, nearest first: candidates for entry points */
+} rv_trace_summary;
+
+/*
+ * truth: raw distances of the true neighbours, ascending, truth_count >= 1 of them. A visited live
+ * node counts for the farthest not yet found truth it is no farther than (tie-aware: by distance,
+ * relative tolerance 1e-6, each truth once). efforts: truth_count entries, ascending by slack: entry
+ * i is the least effort at which i + 1 true neighbours are found. The run ends when all are found.
+ */
+rv_status rv_beam_trace(rv_beam *beam, const rv_trace_limits *limits, rv_node entry,
+                        int entry_level, const float *truth, uint32_t truth_count,
+                        rv_effort *efforts, rv_trace_summary *summary, rv_error *err);
+
+#endif

@@ -1,0 +1,17 @@
+/* engine.h - everything the engine offers, in one include. */
+#ifndef RUVECTOR_ENGINE_H
+#define RUVECTOR_ENGINE_H
+
+#include "ruvector/base.h"
+#include "ruvector/distance.h"
+#include "ruvector/codes.h"
+#include "ruvector/ring.h"
+#include "ruvector/trajectory.h"
+#include "ruvector/beam.h"
+#include "ruvector/hnsw.h"
+#include "ruvector/exact.h"
+#include "ruvector/kmeans.h"
+#include "ruvector/stats.h"
+#include "ruvector/bank.h"
+
+#endif

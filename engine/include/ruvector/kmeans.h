@@ -1,0 +1,37 @@
+/*
+ * kmeans.h - k-means clustering with a k-means++ start.
+ */
+#ifndef RUVECTOR_KMEANS_H
+#define RUVECTOR_KMEANS_H
+
+#include "ruvector/base.h"
+#include "ruvector/distance.h"
+
+typedef struct rv_kmeans_options {
+    rv_metric metric; /* L2, L1 (assignment by L1, centre = mean), IP and COSINE (spherical:
+                         assignment by cosine, centres have unit length) */
+    uint32_t dim;
+    uint32_t clusters;       /* >= 1; more than count is reduced to count */
+    uint32_t max_iterations; /* >= 1 */
+    double tolerance;        /* stop when the mean squared move of the centres falls below */
+    uint64_t seed;
+    bool (*cancelled)(void *ctx); /* polled per iteration and every 4,096 rows; may be NULL */
+    void *cancelled_ctx;
+} rv_kmeans_options;
+
+typedef struct rv_kmeans_result {
+    uint32_t clusters;   /* centres written; every one has at least one row unless rows repeat */
+    uint32_t iterations;
+    double inertia;      /* sum of raw distances of the rows to their centres */
+} rv_kmeans_result;
+
+/*
+ * vectors: count x dim, row after row. centroids: room for clusters x dim. assignment: count
+ * entries, may be NULL. Empty clusters take the row farthest from its centre. Deterministic for a
+ * seed.
+ */
+rv_status rv_kmeans(const rv_allocator *allocator, const rv_kmeans_options *options,
+                    const float *vectors, size_t count, float *centroids, uint32_t *assignment,
+                    rv_kmeans_result *result, rv_error *err);
+
+#endif

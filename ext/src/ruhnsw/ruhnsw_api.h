@@ -1,0 +1,40 @@
+/*
+ * ruhnsw_api.h - what the rest of the extension may ask of the ruhnsw access method.
+ */
+#ifndef RUVECTOR_RUHNSW_API_H
+#define RUVECTOR_RUHNSW_API_H
+
+#include "ruvector.h"
+#include "learning.h"
+
+/* True when the relation is a ruhnsw index. */
+extern bool ruhnsw_is_index(Relation index);
+
+typedef struct RuhnswInfo {
+    RuvIndexIdentity identity;
+    int m;
+    int ef_construction;
+    float max_norm;          /* upper bound of the rows' norms (inner product) */
+    uint64 entry_node;       /* block << 16 | offset; 0 when empty */
+    int entry_level;         /* -1 when empty */
+} RuhnswInfo;
+
+extern void ruhnsw_get_info(Relation index, RuhnswInfo *info);
+
+/*
+ * Deep trace of one query (as the index compares it: unit length for cosine) over the index's
+ * pages, in the caller's memory context and snapshot. Arguments and results as rv_beam_trace.
+ */
+extern void ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits,
+                         const float *truth, uint32 truth_count, rv_effort *efforts,
+                         rv_trace_summary *summary);
+
+/* Reference search at a static effort: up to k hits, nearest first. Returns how many. */
+extern int ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *hits);
+
+/* Detoasts an indexed value and prepares it as the index compares it (unit length for cosine, in
+ * the current memory context). NULL when it is not indexed: wrong dimension is an error, a zero
+ * vector under cosine is not indexed. */
+extern const float *ruhnsw_prepare_value(const RuvIndexIdentity *identity, Datum value);
+
+#endif

@@ -1,0 +1,214 @@
+/*
+ * host.h - the policy host: runs the Lua files of a policy directory as untrusted arithmetic.
+ *
+ * One gateway: every rv_host_* call below goes through one protected call and comes back with a
+ * result, never with a Lua error or a longjmp. Policies get tables of numbers and return tables of
+ * numbers; the host checks shape and range on return. JIT off, instruction budget, memory cap,
+ * allow-listed environment. On any failure the call's built-in default (written in C,
+ * builtin.c) is used, the failure is counted, and the cause with file and line is reported.
+ *
+ * This layer knows the engine and LuaJIT, not PostgreSQL. Not thread-safe: one host per process or
+ * thread. A kernel called from a policy must not leave by longjmp.
+ */
+#ifndef RUVECTOR_HOST_H
+#define RUVECTOR_HOST_H
+
+#include "ruvector/engine.h"
+
+typedef enum rv_policy_kind {
+    RV_POLICY_VERDICT = 0,
+    RV_POLICY_DISTILLATION = 1,
+    RV_POLICY_INTERPOLATION = 2,
+    RV_POLICY_RETENTION = 3
+} rv_policy_kind;
+#define RV_POLICY_KINDS 4
+
+/* "verdict", "distillation", ...; the file is this name plus ".lua". */
+const char *rv_policy_kind_name(rv_policy_kind kind);
+
+typedef enum rv_host_cause {
+    RV_HOST_OK = 0,
+    RV_HOST_MISSING = 1,   /* no such file; the built-in serves; not counted as a failure */
+    RV_HOST_SYNTAX = 2,
+    RV_HOST_ERROR = 3,     /* a Lua error while running */
+    RV_HOST_FUEL = 4,      /* the instruction budget ran out */
+    RV_HOST_MEMORY = 5,    /* the memory cap was hit */
+    RV_HOST_SHAPE = 6,     /* a field missing, of a wrong type or out of range */
+    RV_HOST_SELF_TEST = 7, /* the policy's own self_test failed */
+    RV_HOST_IO = 8         /* the file or directory cannot be read, or is too large */
+} rv_host_cause;
+#define RV_HOST_CAUSES 9
+
+const char *rv_host_cause_name(rv_host_cause cause);
+
+typedef struct rv_host_failure {
+    rv_host_cause cause;
+    rv_policy_kind kind;
+    int line;          /* 0: unknown */
+    char file[256];
+    char reason[512];  /* names field, value and expected range for RV_HOST_SHAPE */
+} rv_host_failure;
+
+typedef struct rv_host_options {
+    const char *directory;         /* NULL: built-ins only */
+    uint64_t fuel;                 /* VM instructions per call; distillation gets 100 times this */
+    size_t memory;                 /* bytes for the whole Lua state */
+    const rv_allocator *allocator; /* for everything the host allocates, Lua state included */
+} rv_host_options;
+
+#define RV_HOST_DEFAULT_FUEL 1000000
+#define RV_HOST_DEFAULT_MEMORY (32 * 1024 * 1024)
+
+typedef struct rv_host rv_host;
+
+/* A host that serves built-ins only until rv_host_load succeeds. */
+rv_status rv_host_create(const rv_host_options *options, rv_host **out, rv_error *err);
+void rv_host_destroy(rv_host *host);
+
+/*
+ * Build new, self-test, swap: loads every policy file of the directory into a fresh Lua state, runs
+ * each one's self_test, and only then replaces the serving state. On any failure the old state
+ * keeps serving, *failure says why, and the result is its cause. A missing file is no failure.
+ */
+rv_host_cause rv_host_load(rv_host *host, const char *directory, rv_host_failure *failure);
+
+/* What serves one kind now. Strings live until the next load. */
+typedef struct rv_policy_info {
+    const char *name;     /* declared name; "built-in" when the built-in serves */
+    const char *version;
+    const char *describe;
+    const char *file;     /* full path; "" for built-in */
+    uint64_t calls;
+    uint64_t failures;    /* sum over causes; kept over reloads */
+    uint64_t failures_by_cause[RV_HOST_CAUSES];
+    double mean_us;
+    double worst_us;
+} rv_policy_info;
+void rv_host_info(const rv_host *host, rv_policy_kind kind, rv_policy_info *info);
+
+/* Called once for the first failure of each (kind, cause, line) since the load; may be NULL. */
+typedef void (*rv_host_log_fn)(void *ctx, const rv_host_failure *failure);
+void rv_host_set_log(rv_host *host, rv_host_log_fn log, void *ctx);
+
+/* ---- verdict ---------------------------------------------------------------------------- */
+
+/* A signal that is not known is -1 throughout. */
+typedef struct rv_judge_input {
+    /* the trajectory */
+    double k, returned;
+    double latency_us, distances, hops, pages;
+    double ef_search, slack, adaptive; /* adaptive: 1 or 0 */
+    double target_recall, expected_recall;
+    double recall;            /* measured by deep trace, tie-aware; -1 unknown */
+    double score;
+    double needed_distances;  /* least work that would have reached the target; -1 unknown */
+    double diversity;         /* mean pairwise metric distance of the results over the k-th
+                                 distance, clipped to [0, 1]; -1 unknown */
+    double feedback_relevant, feedback_irrelevant;    /* returned rows judged by the user */
+    double feedback_missed_near, feedback_missed_far; /* relevant rows not returned: nearer than
+                                                         the k-th result, or farther */
+    /* the index's running statistics */
+    double index_judged, index_latency_p50_us, index_latency_p95_us, index_mean_distances,
+        index_mean_recall;
+} rv_judge_input;
+
+#define RV_MAX_RECOMMENDATIONS 4
+#define RV_RECOMMENDATION_SIZE 160
+
+typedef struct rv_judgement {
+    bool success;
+    double confidence; /* 0 to 1 */
+    double score_latency, score_recall, score_diversity, score_feedback; /* 0 to 1, -1 missing */
+    uint32_t recommendation_count;
+    char recommendations[RV_MAX_RECOMMENDATIONS][RV_RECOMMENDATION_SIZE];
+} rv_judgement;
+
+/* Always fills *out (by the built-in when the policy fails); returns what happened. */
+rv_host_cause rv_host_judge(rv_host *host, const rv_judge_input *in, rv_judgement *out,
+                            rv_host_failure *failure);
+
+/* ---- interpolation ------------------------------------------------------------------------ */
+
+#define RV_INTERPOLATE_MAX_PATTERNS 8
+
+/* What one pattern says for the declared target. */
+typedef struct rv_interpolate_pattern {
+    double similarity; /* 0 to 1 */
+    double slack, ef_search, probes;
+    double expected_recall, confidence, samples;
+} rv_interpolate_pattern;
+
+typedef struct rv_interpolate_input {
+    double k, target_recall;
+    rv_interpolate_pattern defaults; /* the index-wide pattern; similarity 1 */
+    uint32_t pattern_count;          /* nearest first */
+    rv_interpolate_pattern patterns[RV_INTERPOLATE_MAX_PATTERNS];
+} rv_interpolate_input;
+
+typedef struct rv_interpolation {
+    double slack;     /* 0 to 10 */
+    double ef_search; /* 1 to 100000; in adaptive search the hard ef bound follows from it */
+    double probes;    /* 1 to 100000 */
+} rv_interpolation;
+
+rv_host_cause rv_host_interpolate(rv_host *host, const rv_interpolate_input *in,
+                                  rv_interpolation *out, rv_host_failure *failure);
+
+/* ---- distillation ------------------------------------------------------------------------- */
+
+/* One judged deep trace. Pointers are the caller's, valid during the call. */
+typedef struct rv_sample {
+    const float *query;        /* dim floats */
+    const rv_effort *efforts;  /* effort_count entries, ascending (beam.h) */
+    uint32_t effort_count;     /* true neighbours, <= k */
+    uint32_t nearest_count;    /* <= 8 */
+    uint64_t nearest[8];       /* nodes, nearest first: candidates for entry points */
+    double recall;             /* of the search as it was served; -1 unknown */
+    double confidence;         /* of its verdict */
+    double age_s;              /* seconds since the search */
+    bool success;
+} rv_sample;
+
+typedef struct rv_distill_input {
+    rv_metric metric;
+    uint32_t dim;
+    uint32_t k;                /* the window all samples were traced with */
+    const rv_sample *samples;
+    uint32_t sample_count;
+    double target_recall;      /* for the headline figures */
+    double min_samples;
+    double learning_rate;
+    uint64_t index_epoch;
+    int64_t now_us;            /* for created_us and updated_us */
+    uint64_t seed;
+} rv_distill_input;
+
+typedef struct rv_distill_output {
+    uint32_t count;
+    rv_pattern *patterns;  /* ids 0; every one passes rv_pattern_check */
+    float *centroids;      /* count x dim; the row of an index-wide pattern is zero */
+} rv_distill_output;
+
+/* The output lives in memory of the given allocator until rv_distill_output_free. With fewer than
+ * min_samples samples the built-in and the shipped policy return no patterns. */
+rv_host_cause rv_host_distill(rv_host *host, const rv_allocator *allocator,
+                              const rv_distill_input *in, rv_distill_output *out,
+                              rv_host_failure *failure);
+void rv_distill_output_free(const rv_allocator *allocator, rv_distill_output *out);
+
+/* ---- retention ---------------------------------------------------------------------------- */
+
+/* Signature of rv_merge_fn (bank.h) and rv_keep_fn, with the host as ctx. The policy decides the
+ * numbers (slack, ef, recall, confidence, samples, weight of the centroid); the host computes the
+ * centroid and checks the result. */
+rv_status rv_host_merge(void *host, const rv_pattern *a, const float *a_centroid,
+                        const rv_pattern *b, const float *b_centroid, uint32_t dim, double weight,
+                        rv_pattern *out, float *out_centroid, rv_error *err);
+
+typedef struct rv_keep_context {
+    rv_host *host;
+    int64_t now_us;
+} rv_keep_context;
+bool rv_host_keep(void *keep_context, const rv_pattern *pattern);
+
+#endif
