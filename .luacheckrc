@@ -1,0 +1,5 @@
+std = "luajit"
+max_line_length = 110
+files["spec"] = { std = "+busted" }
+files["policies"] = { std = "lua51", ignore = { "131" } }
+exclude_files = { "build" }
