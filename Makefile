@@ -48,8 +48,22 @@ EXT_SO    = $(BUILD)/ruvector.so
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Debian packages: to build, to run (Lua libraries of the tools and specs), to test and lint.
+PACKAGES = gcc libc6-dev pkg-config binutils postgresql-15 postgresql-server-dev-15 \
+           libluajit-5.1-dev luajit libcjson-dev libsimde-dev libpq5 zstd util-linux procps \
+           lua-posix lua-argparse lua-dkjson lua-cjson \
+           lua-busted lua-check libcmocka-dev cppcheck clang-format valgrind
+
 deps: ## install what is missing from Debian's packages
-	@sh examples/support/deps.sh
+	@missing=; for p in $(PACKAGES); do \
+	  dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing:$$missing"; \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
 
 build: $(ENGINE_SO) $(HOST_SO) $(EXT_SO) $(BUILD)/cdef.h ## compile engine, policy host and extension
 
@@ -99,7 +113,85 @@ install: build ## install the extension into the PostgreSQL of PG_CONFIG
 	install -m 644 ext/ruvector.control ext/sql/ruvector--*.sql '$(DESTDIR)$(PG_SHAREDIR)/extension/'
 	install -m 644 policies/*.lua '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies/'
 
+# Targets that a person calls on a fresh machine install first; the rest runs in a second make, which
+# then sees what was installed.
+JOBS = $(shell nproc)
+
+demo: deps ## the main job on real data: load, index, measure, learn, measure again
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build && $(MAKE) --no-print-directory -s install-as-needed
+	@RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) sh examples/demo.sh
+
+# Installing may need more rights than building.
+install-as-needed:
+	@if [ -w '$(PG_PKGLIBDIR)' ] && [ -w '$(PG_SHAREDIR)/extension' ]; then $(MAKE) --no-print-directory -s install; \
+	else sudo $(MAKE) --no-print-directory -s install BUILD='$(BUILD)' PG_CONFIG='$(PG_CONFIG)'; fi
+
+TIER   = sh spec/support/tier.sh $(BUILD)/test
+BUSTED = RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) busted -o plainTerminal
+
+test: deps ## every test; the last line sums them
+	@rm -rf $(BUILD)/test
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build && $(MAKE) --no-print-directory -s install-as-needed
+	@for tier in test-engine test-policies test-sql test-e2e sanitize; do \
+	  echo "== $$tier"; $(MAKE) --no-print-directory -s $$tier || true; done; \
+	sh spec/support/tally.sh $(BUILD)/test/*.log
+
+test-engine: build $(BUILD)/ring_threads ## specs of the engine
+	@$(TIER)/engine.log $(BUSTED) --run engine
+	@$(TIER)/ring_threads.log $(BUILD)/ring_threads
+
+test-policies: build ## specs of the policy host and the policies
+	@$(TIER)/policies.log $(BUSTED) --run policies
+
+test-sql: install-as-needed ## the SQL surface, by pg_regress
+	@$(TIER)/sql.log env PG_CONFIG=$(PG_CONFIG) BUILD=$(BUILD) sh ext/test/run.sh
+
+test-e2e: install-as-needed ## specs against private PostgreSQL servers
+	@$(TIER)/e2e.log $(BUSTED) --run e2e
+
+RING_THREADS_SRC = spec/engine/ring_threads.c $(wildcard engine/src/base/*.c engine/src/ring/*.c engine/src/trajectory/*.c)
+RING_THREADS = $(CC) -std=c11 -g -O1 -Iengine/include -Iengine/src
+$(BUILD)/ring_threads: $(RING_THREADS_SRC)
+	@mkdir -p $(@D)
+	$(RING_THREADS) -o $@ $^ -lcmocka -lpthread -lm
+$(BUILD)/ring_threads_tsan: $(RING_THREADS_SRC)
+	@mkdir -p $(@D)
+	$(RING_THREADS) -fsanitize=thread -o $@ $^ -lcmocka -lpthread -lm
+
+SAN_BUILD = $(BUILD)/sanitize
+SAN_FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+SAN_ENV   = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+            ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
+# ThreadSanitizer needs an address space without high-entropy randomisation: setarch -R.
+sanitize: $(BUILD)/ring_threads_tsan ## engine and host specs under ASan and UBSan, the ring under TSan
+	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(SAN_BUILD) SANITIZE="$(SAN_FLAGS)" OPT=-O1 sanitized-libraries
+	@$(TIER)/sanitize_engine.log env $(SAN_ENV) RUVECTOR_BUILD=$(SAN_BUILD) busted -o plainTerminal --run engine
+	@$(TIER)/sanitize_policies.log env $(SAN_ENV) RUVECTOR_BUILD=$(SAN_BUILD) busted -o plainTerminal --run policies
+	@$(TIER)/ring_threads_tsan.log setarch -R $(BUILD)/ring_threads_tsan
+
+sanitized-libraries: $(ENGINE_SO) $(HOST_SO) $(BUILD)/cdef.h
+
+bench: build ## nanoseconds per distance against the memory bandwidth
+	@LUA_PATH='lua/?.lua;;' RUVECTOR_BUILD=$(BUILD) luajit examples/benchmarks/distance_bench.lua
+
+C_FILES = $(shell find engine lua/host ext/src spec -name '*.[ch]')
+CPPCHECK = cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 -j$(JOBS) \
+           --enable=warning,performance,portability --suppress=missingIncludeSystem
+
+lint: deps ## luacheck, cppcheck, layering, clang-format
+	@$(MAKE) --no-print-directory -s -j$(JOBS) build
+	luacheck -q lua policies spec examples
+	$(CPPCHECK) -Iengine/include -Iengine/src engine/src
+	$(CPPCHECK) -Iengine/include -Ilua lua/host
+	$(CPPCHECK) -Iengine/include -Ilua -Iext/src ext/src
+	luajit lua/tools/layering.lua $(BUILD)
+	clang-format --dry-run --Werror $(C_FILES)
+
+format: ## rewrite the C files in the house style
+	clang-format -i $(C_FILES)
+
 clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
-.PHONY: help deps build install clean
+.PHONY: help deps build install install-as-needed demo test test-engine test-policies test-sql \
+        test-e2e sanitize sanitized-libraries bench lint format clean

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Sums what the tiers' logs say and prints "N passed, N failed"; fails when anything failed, when a
+# tier ended badly, or when nothing ran. Reads the closing lines of busted, of cmocka and of the
+# plain form "NAME: N passed, N failed".
+# Usage: tally.sh LOG...
+set -u
+awk '
+/^[0-9]+ success(es)? \/ [0-9]+ failures? \/ [0-9]+ errors? \/ [0-9]+ pending/ {
+    passed += $1; failed += $4 + $7; skipped += $10; next }
+/^\[  PASSED  \] [0-9]+ test/ { passed += $4; next }
+/^\[  FAILED  \] [0-9]+ test/ { failed += $4; next }
+/^[a-z0-9_-]+: [0-9]+ passed, [0-9]+ failed/ { passed += $2; failed += $4; next }
+/^exit status [0-9]+: / { broken++; print FILENAME ": " $0 }
+END {
+    if (broken && !failed) failed = broken
+    if (skipped) print skipped " pending"
+    printf "%d passed, %d failed\n", passed, failed
+    exit (failed > 0 || passed == 0)
+}' "$@"
