@@ -14,4 +14,11 @@
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
+/* Before 16 PGDLLEXPORT is empty outside Windows, and -fvisibility=hidden would hide the module's
+ * magic block, _PG_init and the SQL functions. */
+#if PG_VERSION_NUM < 160000 && !defined(WIN32)
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#endif
+
 #endif
