@@ -1,0 +1,124 @@
+/*
+ * kernels_avx512.c - the kernels with AVX-512 (F, BW, DQ, VL): sixteen floats at a time, tails by
+ * mask.
+ */
+#if defined(__x86_64__)
+
+#include "kernels.h"
+
+#include <immintrin.h>
+
+#define RV_LEVEL RV_SIMD_AVX512
+#define RV_LEVEL_NAME "avx512"
+#define RV_LEVEL_TABLE rv_kernels_avx512
+#define VEC_WIDTH 16
+
+typedef __m512 vec;
+
+/* The first n lanes, n < 16. */
+RV_INLINE __mmask16
+first_lanes(size_t n)
+{
+    return (__mmask16)((1u << n) - 1u);
+}
+
+RV_INLINE vec
+vec_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+
+RV_INLINE vec
+vec_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+RV_INLINE vec
+vec_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+RV_INLINE vec
+vec_load_part(const float *p, size_t n)
+{
+    return _mm512_maskz_loadu_ps(first_lanes(n), p);
+}
+
+RV_INLINE vec
+vec_load_half(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+
+RV_INLINE vec
+vec_load_half_part(const uint16_t *p, size_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p));
+}
+
+RV_INLINE vec
+vec_load_int8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+RV_INLINE vec
+vec_load_int8_part(const int8_t *p, size_t n)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), p)));
+}
+
+RV_INLINE void
+vec_store(float *p, vec v)
+{
+    _mm512_storeu_ps(p, v);
+}
+
+RV_INLINE void
+vec_store_half(uint16_t *p, vec v)
+{
+    _mm256_storeu_si256((__m256i *)p,
+                        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+RV_INLINE vec
+vec_add(vec x, vec y)
+{
+    return _mm512_add_ps(x, y);
+}
+
+RV_INLINE vec
+vec_sub(vec x, vec y)
+{
+    return _mm512_sub_ps(x, y);
+}
+
+RV_INLINE vec
+vec_abs(vec x)
+{
+    return _mm512_abs_ps(x);
+}
+
+RV_INLINE vec
+vec_fma(vec x, vec y, vec z)
+{
+    return _mm512_fmadd_ps(x, y, z);
+}
+
+RV_INLINE vec
+vec_fnma(vec x, vec y, vec z)
+{
+    return _mm512_fnmadd_ps(x, y, z);
+}
+
+RV_INLINE float
+vec_sum(vec v)
+{
+    return _mm512_reduce_add_ps(v);
+}
+
+#include "kernels_body.h"
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * kernels_body.h - every distance kernel, written once.
+ *
+ * Included at the end of each kernels_<level>.c, which first defines
+ *   RV_LEVEL, RV_LEVEL_NAME, RV_LEVEL_TABLE    the enum value, the name, the table's symbol
+ *   VEC_WIDTH and the type vec                 so many floats
+ *   vec_zero() vec_set1(x)
+ *   vec_load(p) vec_load_part(p, n)            n < VEC_WIDTH floats, the other lanes 0
+ *   vec_load_half(p) vec_load_half_part(p, n)  from half precision
+ *   vec_load_int8(p) vec_load_int8_part(p, n)  from int8, unscaled
+ *   vec_store(p, v) vec_store_half(p, v)
+ *   vec_add(x, y) vec_sub(x, y) vec_abs(x)
+ *   vec_fma(x, y, z) = x * y + z, vec_fnma(x, y, z) = z - x * y
+ *   vec_sum(v)                                 the sum of the lanes
+ * No load or store asks for alignment.
+ *
+ * Four accumulators run side by side, because an addition takes about four cycles and a new one can
+ * start in each. Lanes beyond the end are 0 in both vectors and add nothing to any of the sums, so
+ * the tail is one more step with a partial load.
+ */
+#include "half.h"
+
+#include <math.h>
+
+typedef enum row_type { ROW_FLOAT, ROW_HALF, ROW_INT8 } row_type;
+typedef enum term { TERM_L2, TERM_IP, TERM_L1 } term;
+
+/* VEC_WIDTH elements of a row from element number at. */
+RV_INLINE vec
+load_row(const void *row, size_t at, row_type type)
+{
+    switch (type) {
+        case ROW_HALF:
+            return vec_load_half((const uint16_t *)row + at);
+        case ROW_INT8:
+            return vec_load_int8((const int8_t *)row + at);
+        default:
+            return vec_load((const float *)row + at);
+    }
+}
+
+RV_INLINE vec
+load_row_part(const void *row, size_t at, size_t n, row_type type)
+{
+    switch (type) {
+        case ROW_HALF:
+            return vec_load_half_part((const uint16_t *)row + at, n);
+        case ROW_INT8:
+            return vec_load_int8_part((const int8_t *)row + at, n);
+        default:
+            return vec_load_part((const float *)row + at, n);
+    }
+}
+
+/* sum + term(a, scale * b); the inner product's scale is applied to the final sum instead. */
+RV_INLINE vec
+add_term(vec sum, vec a, vec b, vec scale, row_type type, term t)
+{
+    vec difference;
+
+    if (t == TERM_IP)
+        return vec_fma(a, b, sum);
+    difference = type == ROW_INT8 ? vec_fnma(b, scale, a) : vec_sub(a, b);
+    if (t == TERM_L1)
+        return vec_add(sum, vec_abs(difference));
+    return vec_fma(difference, difference, sum);
+}
+
+/* type and t are constants in every caller: each kernel below is compiled as a loop of its own. */
+RV_INLINE float
+sum_terms(const float *a, const void *row, float row_scale, size_t dim, row_type type, term t)
+{
+    vec scale = vec_set1(row_scale);
+    vec s0 = vec_zero(), s1 = vec_zero(), s2 = vec_zero(), s3 = vec_zero();
+    const size_t w = VEC_WIDTH;
+    size_t i = 0;
+
+    for (; i + 4 * w <= dim; i += 4 * w) {
+        s0 = add_term(s0, vec_load(a + i), load_row(row, i, type), scale, type, t);
+        s1 = add_term(s1, vec_load(a + i + w), load_row(row, i + w, type), scale, type, t);
+        s2 = add_term(s2, vec_load(a + i + 2 * w), load_row(row, i + 2 * w, type), scale, type, t);
+        s3 = add_term(s3, vec_load(a + i + 3 * w), load_row(row, i + 3 * w, type), scale, type, t);
+    }
+    for (; i + w <= dim; i += w)
+        s0 = add_term(s0, vec_load(a + i), load_row(row, i, type), scale, type, t);
+    if (i < dim)
+        s1 = add_term(s1, vec_load_part(a + i, dim - i), load_row_part(row, i, dim - i, type),
+                      scale, type, t);
+    return vec_sum(vec_add(vec_add(s0, s1), vec_add(s2, s3)));
+}
+
+static float
+l2_squared(const float *a, const float *b, uint32_t dim)
+{
+    return sum_terms(a, b, 1.0f, dim, ROW_FLOAT, TERM_L2);
+}
+
+static float
+inner_product(const float *a, const float *b, uint32_t dim)
+{
+    return sum_terms(a, b, 1.0f, dim, ROW_FLOAT, TERM_IP);
+}
+
+static float
+l1(const float *a, const float *b, uint32_t dim)
+{
+    return sum_terms(a, b, 1.0f, dim, ROW_FLOAT, TERM_L1);
+}
+
+static float
+l2_squared_half(const float *a, const uint16_t *b, uint32_t dim)
+{
+    return sum_terms(a, b, 1.0f, dim, ROW_HALF, TERM_L2);
+}
+
+static float
+inner_product_half(const float *a, const uint16_t *b, uint32_t dim)
+{
+    return sum_terms(a, b, 1.0f, dim, ROW_HALF, TERM_IP);
+}
+
+static float
+l1_half(const float *a, const uint16_t *b, uint32_t dim)
+{
+    return sum_terms(a, b, 1.0f, dim, ROW_HALF, TERM_L1);
+}
+
+static float
+l2_squared_int8(const float *a, const int8_t *b, float scale, uint32_t dim)
+{
+    return sum_terms(a, b, scale, dim, ROW_INT8, TERM_L2);
+}
+
+static float
+inner_product_int8(const float *a, const int8_t *b, float scale, uint32_t dim)
+{
+    return scale * sum_terms(a, b, 1.0f, dim, ROW_INT8, TERM_IP);
+}
+
+static float
+l1_int8(const float *a, const int8_t *b, float scale, uint32_t dim)
+{
+    return sum_terms(a, b, scale, dim, ROW_INT8, TERM_L1);
+}
+
+typedef struct cosine_sums {
+    vec dot, aa, bb;
+} cosine_sums;
+
+RV_INLINE void
+add_cosine(cosine_sums *sums, vec a, vec b)
+{
+    sums->dot = vec_fma(a, b, sums->dot);
+    sums->aa = vec_fma(a, a, sums->aa);
+    sums->bb = vec_fma(b, b, sums->bb);
+}
+
+/* The dot product and both squared norms in one pass. Two accumulators each: six chains already
+ * hide the latency, and twelve would not leave AVX2 registers for the operands. */
+static float
+cosine(const float *a, const float *b, uint32_t dim)
+{
+    cosine_sums s0 = {vec_zero(), vec_zero(), vec_zero()};
+    cosine_sums s1 = {vec_zero(), vec_zero(), vec_zero()};
+    const size_t w = VEC_WIDTH;
+    size_t i = 0;
+    float dot, aa, bb;
+    double similarity;
+
+    for (; i + 2 * w <= dim; i += 2 * w) {
+        add_cosine(&s0, vec_load(a + i), vec_load(b + i));
+        add_cosine(&s1, vec_load(a + i + w), vec_load(b + i + w));
+    }
+    for (; i + w <= dim; i += w)
+        add_cosine(&s0, vec_load(a + i), vec_load(b + i));
+    if (i < dim)
+        add_cosine(&s1, vec_load_part(a + i, dim - i), vec_load_part(b + i, dim - i));
+    dot = vec_sum(vec_add(s0.dot, s1.dot));
+    aa = vec_sum(vec_add(s0.aa, s1.aa));
+    bb = vec_sum(vec_add(s0.bb, s1.bb));
+
+    /* Outside these bounds squares of float32 overflow, or lose their bits as subnormals. */
+    if (!(aa > 1e-30f && aa < 1e30f && bb > 1e-30f && bb < 1e30f))
+        return rv_cosine_double(a, b, dim);
+    /* In double the product of equal norms is exact, so a vector has similarity 1 to itself. */
+    similarity = (double)dot / sqrt((double)aa * (double)bb);
+    return similarity > 1.0 ? 1.0f : similarity < -1.0 ? -1.0f : (float)similarity;
+}
+
+static void
+to_half(const float *in, uint16_t *out, size_t count)
+{
+    size_t i = 0;
+
+    for (; i + VEC_WIDTH <= count; i += VEC_WIDTH)
+        vec_store_half(out + i, vec_load(in + i));
+    for (; i < count; i++)
+        out[i] = half_from_float(in[i]);
+}
+
+static void
+from_half(const uint16_t *in, float *out, size_t count)
+{
+    size_t i = 0;
+
+    for (; i + VEC_WIDTH <= count; i += VEC_WIDTH)
+        vec_store(out + i, vec_load_half(in + i));
+    for (; i < count; i++)
+        out[i] = half_to_float(in[i]);
+}
+
+const rv_kernels RV_LEVEL_TABLE = {
+    .level = RV_LEVEL,
+    .name = RV_LEVEL_NAME,
+    .l2_squared = l2_squared,
+    .inner_product = inner_product,
+    .l1 = l1,
+    .cosine = cosine,
+    .l2_squared_half = l2_squared_half,
+    .inner_product_half = inner_product_half,
+    .l1_half = l1_half,
+    .l2_squared_int8 = l2_squared_int8,
+    .inner_product_int8 = inner_product_int8,
+    .l1_int8 = l1_int8,
+    .to_half = to_half,
+    .from_half = from_half,
+};

@@ -1,0 +1,133 @@
+/*
+ * kernels_neon.c - the kernels with NEON: two registers of four floats, eight at a time, as one
+ * int8 or half load of 64 bits fills.
+ *
+ * Written through SIMDe, which is native NEON on ARM and plain code elsewhere: so this level is
+ * compiled and tested on every machine, though only ARM chooses it by itself.
+ */
+#include "kernels.h"
+
+#include <simde/arm/neon.h>
+
+#define RV_LEVEL RV_SIMD_NEON
+#define RV_LEVEL_NAME "neon"
+#define RV_LEVEL_TABLE rv_kernels_neon
+#define VEC_WIDTH 8
+
+typedef struct vec {
+    simde_float32x4_t low, high;
+} vec;
+
+RV_INLINE vec
+vec_set1(float x)
+{
+    return (vec){simde_vdupq_n_f32(x), simde_vdupq_n_f32(x)};
+}
+
+RV_INLINE vec
+vec_zero(void)
+{
+    return vec_set1(0.0f);
+}
+
+RV_INLINE vec
+vec_load(const float *p)
+{
+    return (vec){simde_vld1q_f32(p), simde_vld1q_f32(p + 4)};
+}
+
+RV_INLINE vec
+vec_load_part(const float *p, size_t n)
+{
+    float padded[VEC_WIDTH] = {0};
+    for (size_t i = 0; i < n; i++)
+        padded[i] = p[i];
+    return vec_load(padded);
+}
+
+RV_INLINE vec
+vec_load_half(const uint16_t *p)
+{
+    simde_uint16x8_t halves = simde_vld1q_u16(p);
+    return (vec){simde_vcvt_f32_f16(simde_vreinterpret_f16_u16(simde_vget_low_u16(halves))),
+                 simde_vcvt_f32_f16(simde_vreinterpret_f16_u16(simde_vget_high_u16(halves)))};
+}
+
+RV_INLINE vec
+vec_load_half_part(const uint16_t *p, size_t n)
+{
+    uint16_t padded[VEC_WIDTH] = {0};
+    for (size_t i = 0; i < n; i++)
+        padded[i] = p[i];
+    return vec_load_half(padded);
+}
+
+RV_INLINE vec
+vec_load_int8(const int8_t *p)
+{
+    simde_int16x8_t wide = simde_vmovl_s8(simde_vld1_s8(p));
+    return (vec){simde_vcvtq_f32_s32(simde_vmovl_s16(simde_vget_low_s16(wide))),
+                 simde_vcvtq_f32_s32(simde_vmovl_s16(simde_vget_high_s16(wide)))};
+}
+
+RV_INLINE vec
+vec_load_int8_part(const int8_t *p, size_t n)
+{
+    int8_t padded[VEC_WIDTH] = {0};
+    for (size_t i = 0; i < n; i++)
+        padded[i] = p[i];
+    return vec_load_int8(padded);
+}
+
+RV_INLINE void
+vec_store(float *p, vec v)
+{
+    simde_vst1q_f32(p, v.low);
+    simde_vst1q_f32(p + 4, v.high);
+}
+
+RV_INLINE void
+vec_store_half(uint16_t *p, vec v)
+{
+    simde_vst1_u16(p, simde_vreinterpret_u16_f16(simde_vcvt_f16_f32(v.low)));
+    simde_vst1_u16(p + 4, simde_vreinterpret_u16_f16(simde_vcvt_f16_f32(v.high)));
+}
+
+RV_INLINE vec
+vec_add(vec x, vec y)
+{
+    return (vec){simde_vaddq_f32(x.low, y.low), simde_vaddq_f32(x.high, y.high)};
+}
+
+RV_INLINE vec
+vec_sub(vec x, vec y)
+{
+    return (vec){simde_vsubq_f32(x.low, y.low), simde_vsubq_f32(x.high, y.high)};
+}
+
+RV_INLINE vec
+vec_abs(vec x)
+{
+    return (vec){simde_vabsq_f32(x.low), simde_vabsq_f32(x.high)};
+}
+
+RV_INLINE vec
+vec_fma(vec x, vec y, vec z)
+{
+    return (vec){simde_vfmaq_f32(z.low, x.low, y.low), simde_vfmaq_f32(z.high, x.high, y.high)};
+}
+
+/* vfmsq is missing from SIMDe; negating is exact. */
+RV_INLINE vec
+vec_fnma(vec x, vec y, vec z)
+{
+    return vec_fma((vec){simde_vnegq_f32(x.low), simde_vnegq_f32(x.high)}, y, z);
+}
+
+RV_INLINE float
+vec_sum(vec v)
+{
+    return simde_vaddvq_f32(simde_vaddq_f32(v.low, v.high));
+}
+
+#include "kernels_body.h"
