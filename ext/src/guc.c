@@ -23,6 +23,7 @@ int ruv_consolidation_interval;
 int ruv_learning_interval;
 double ruv_learning_budget;
 int ruv_bank_memory;
+int ruv_max_learning_databases;
 char *ruv_policy_directory;
 int ruv_policy_fuel;
 int ruv_policy_memory;
@@ -102,6 +103,10 @@ define_memory_settings(void)
                             "every 256 further dimensions. Valid range is 16..1048576.",
                             &ruv_trajectory_buffer_size, 10000, 16, 1048576, PGC_POSTMASTER, 0,
                             NULL, NULL, NULL);
+    DefineCustomIntVariable("ruvector.max_learning_databases",
+                            "Databases of the cluster that may learn; each has its own ring.",
+                            "Valid range is 1..64.", &ruv_max_learning_databases, 4, 1, 64,
+                            PGC_POSTMASTER, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ruvector.bank_memory", "Shared memory for the published banks.", NULL,
                             &ruv_bank_memory, 16 * 1024, 1024, 16 * 1024 * 1024, PGC_POSTMASTER,
                             GUC_UNIT_KB, NULL, NULL, NULL);
