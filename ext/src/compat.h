@@ -5,6 +5,7 @@
 #define RUVECTOR_COMPAT_H
 
 #include "postgres.h"
+#include "fmgr.h"
 
 #if PG_VERSION_NUM < 130000 || PG_VERSION_NUM >= 180000
 #error "ruvector needs PostgreSQL 13 to 17"
@@ -14,11 +15,21 @@
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
-/* Before 16 PGDLLEXPORT is empty outside Windows, and -fvisibility=hidden would hide the module's
- * magic block, _PG_init and the SQL functions. */
+/* Before 16 PGDLLEXPORT is empty outside Windows and SQL functions are declared without it, so
+ * -fvisibility=hidden would hide the module's magic block, _PG_init and every SQL function. */
 #if PG_VERSION_NUM < 160000 && !defined(WIN32)
 #undef PGDLLEXPORT
 #define PGDLLEXPORT __attribute__((visibility("default")))
+#undef PG_FUNCTION_INFO_V1
+#define PG_FUNCTION_INFO_V1(function)                                                              \
+    extern PGDLLEXPORT Datum function(PG_FUNCTION_ARGS);                                           \
+    extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_, function)(void);                \
+    const Pg_finfo_record *CppConcat(pg_finfo_, function)(void)                                    \
+    {                                                                                              \
+        static const Pg_finfo_record version_1 = {1};                                              \
+        return &version_1;                                                                         \
+    }                                                                                              \
+    extern int no_such_variable
 #endif
 
 #endif
