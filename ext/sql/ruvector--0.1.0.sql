@@ -1,0 +1,267 @@
+-- ruvector 0.1.0: the vector type and the ruhnsw access method.
+
+-- complain if the script is sourced in psql, rather than by CREATE EXTENSION
+\echo Use "CREATE EXTENSION ruvector" to load this file. \quit
+
+-- Names that pgvector defines too (l2_distance, avg, <-> and so on) are overloads on the ruvector
+-- type, so both extensions can live in one database. Costs are in units of a simple operator: a
+-- distance detoasts and reads a few hundred numbers.
+
+---------------------------------------------------------------------------------------------------
+-- Type ruvector
+---------------------------------------------------------------------------------------------------
+
+CREATE TYPE ruvector;
+
+CREATE FUNCTION ruvector_in(cstring, oid, integer) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_in' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_out(ruvector) RETURNS cstring
+    AS 'MODULE_PATHNAME', 'ruv_vector_out' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_typmod_in(cstring[]) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruv_vector_typmod_in' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ruvector_recv(internal, oid, integer) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_recv' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_send(ruvector) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'ruv_vector_send' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+-- Alignment is that of int4, which suits the header and the float4 elements. Storage is external:
+-- float elements hardly compress, and trying to costs time. The modifier's default output, "(n)", is
+-- what ruvector(n) needs, so there is no typmod_out.
+CREATE TYPE ruvector (
+    INPUT = ruvector_in,
+    OUTPUT = ruvector_out,
+    RECEIVE = ruvector_recv,
+    SEND = ruvector_send,
+    TYPMOD_IN = ruvector_typmod_in,
+    INTERNALLENGTH = VARIABLE,
+    ALIGNMENT = int4,
+    STORAGE = external
+);
+
+-- Distances
+
+CREATE FUNCTION l2_distance(ruvector, ruvector) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'ruv_l2_distance' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION inner_product(ruvector, ruvector) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'ruv_inner_product' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_negative_inner_product(ruvector, ruvector) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'ruv_negative_inner_product' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION cosine_distance(ruvector, ruvector) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'ruv_cosine_distance' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION l1_distance(ruvector, ruvector) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'ruv_l1_distance' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE OPERATOR <-> (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = l2_distance, COMMUTATOR = '<->'
+);
+
+CREATE OPERATOR <#> (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_negative_inner_product,
+    COMMUTATOR = '<#>'
+);
+
+CREATE OPERATOR <=> (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = cosine_distance, COMMUTATOR = '<=>'
+);
+
+CREATE OPERATOR <+> (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = l1_distance, COMMUTATOR = '<+>'
+);
+
+-- Functions
+
+CREATE FUNCTION ruvector_dims(ruvector) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruv_vector_dims' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ruvector_norm(ruvector) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'ruv_vector_norm' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION l2_normalize(ruvector) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_l2_normalize' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION subvector(ruvector, start integer, count integer) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_subvector' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+-- Arithmetic, element by element, and concatenation
+
+CREATE FUNCTION ruvector_add(ruvector, ruvector) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_add' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_sub(ruvector, ruvector) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_sub' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_mul(ruvector, ruvector) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_mul' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_concat(ruvector, ruvector) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_concat' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE OPERATOR + (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_add, COMMUTATOR = +
+);
+
+CREATE OPERATOR - (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_sub
+);
+
+CREATE OPERATOR * (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_mul, COMMUTATOR = *
+);
+
+CREATE OPERATOR || (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_concat
+);
+
+-- Comparison: element by element, then by length
+
+CREATE FUNCTION ruvector_lt(ruvector, ruvector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'ruv_vector_lt' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ruvector_le(ruvector, ruvector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'ruv_vector_le' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ruvector_eq(ruvector, ruvector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'ruv_vector_eq' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ruvector_ne(ruvector, ruvector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'ruv_vector_ne' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ruvector_ge(ruvector, ruvector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'ruv_vector_ge' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ruvector_gt(ruvector, ruvector) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'ruv_vector_gt' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ruvector_cmp(ruvector, ruvector) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruv_vector_cmp' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE OPERATOR < (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_lt,
+    COMMUTATOR = >, NEGATOR = >=, RESTRICT = scalarltsel, JOIN = scalarltjoinsel
+);
+
+CREATE OPERATOR <= (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_le,
+    COMMUTATOR = >=, NEGATOR = >, RESTRICT = scalarlesel, JOIN = scalarlejoinsel
+);
+
+CREATE OPERATOR = (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_eq,
+    COMMUTATOR = =, NEGATOR = <>, RESTRICT = eqsel, JOIN = eqjoinsel, MERGES
+);
+
+CREATE OPERATOR <> (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_ne,
+    COMMUTATOR = <>, NEGATOR = =, RESTRICT = neqsel, JOIN = neqjoinsel
+);
+
+CREATE OPERATOR >= (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_ge,
+    COMMUTATOR = <=, NEGATOR = <, RESTRICT = scalargesel, JOIN = scalargejoinsel
+);
+
+CREATE OPERATOR > (
+    LEFTARG = ruvector, RIGHTARG = ruvector, FUNCTION = ruvector_gt,
+    COMMUTATOR = <, NEGATOR = <=, RESTRICT = scalargtsel, JOIN = scalargtjoinsel
+);
+
+CREATE OPERATOR CLASS ruvector_ops
+    DEFAULT FOR TYPE ruvector USING btree AS
+    OPERATOR 1 <,
+    OPERATOR 2 <=,
+    OPERATOR 3 =,
+    OPERATOR 4 >=,
+    OPERATOR 5 >,
+    FUNCTION 1 ruvector_cmp(ruvector, ruvector);
+
+-- Aggregates
+
+CREATE FUNCTION ruvector_accum(double precision[], ruvector) RETURNS double precision[]
+    AS 'MODULE_PATHNAME', 'ruv_vector_accum' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_combine(double precision[], double precision[]) RETURNS double precision[]
+    AS 'MODULE_PATHNAME', 'ruv_vector_combine' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_avg(double precision[]) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_avg' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_sum(double precision[]) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_sum' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE AGGREGATE avg(ruvector) (
+    SFUNC = ruvector_accum,
+    STYPE = double precision[],
+    FINALFUNC = ruvector_avg,
+    COMBINEFUNC = ruvector_combine,
+    INITCOND = '{0}',
+    PARALLEL = SAFE
+);
+
+CREATE AGGREGATE sum(ruvector) (
+    SFUNC = ruvector_accum,
+    STYPE = double precision[],
+    FINALFUNC = ruvector_sum,
+    COMBINEFUNC = ruvector_combine,
+    INITCOND = '{0}',
+    PARALLEL = SAFE
+);
+
+-- Casts: an array is stored into a ruvector column as it is; a vector is passed to a function on
+-- real[] as it is. Everything else is assigned or asked for.
+
+CREATE FUNCTION ruvector(ruvector, integer, boolean) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_typmod_cast' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION array_to_ruvector(integer[], integer, boolean) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_from_array' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION array_to_ruvector(real[], integer, boolean) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_from_array' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION array_to_ruvector(double precision[], integer, boolean) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_from_array' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION array_to_ruvector(numeric[], integer, boolean) RETURNS ruvector
+    AS 'MODULE_PATHNAME', 'ruv_vector_from_array' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+
+CREATE FUNCTION ruvector_to_float4(ruvector) RETURNS real[]
+    AS 'MODULE_PATHNAME', 'ruv_vector_to_float4' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_to_float8(ruvector) RETURNS double precision[]
+    AS 'MODULE_PATHNAME', 'ruv_vector_to_float8' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_to_int4(ruvector) RETURNS integer[]
+    AS 'MODULE_PATHNAME', 'ruv_vector_to_int4' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10;
+
+CREATE FUNCTION ruvector_to_numeric(ruvector) RETURNS numeric[]
+    AS 'MODULE_PATHNAME', 'ruv_vector_to_numeric' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+
+CREATE CAST (ruvector AS ruvector) WITH FUNCTION ruvector(ruvector, integer, boolean) AS IMPLICIT;
+
+CREATE CAST (integer[] AS ruvector)
+    WITH FUNCTION array_to_ruvector(integer[], integer, boolean) AS ASSIGNMENT;
+
+CREATE CAST (real[] AS ruvector)
+    WITH FUNCTION array_to_ruvector(real[], integer, boolean) AS ASSIGNMENT;
+
+CREATE CAST (double precision[] AS ruvector)
+    WITH FUNCTION array_to_ruvector(double precision[], integer, boolean) AS ASSIGNMENT;
+
+CREATE CAST (numeric[] AS ruvector)
+    WITH FUNCTION array_to_ruvector(numeric[], integer, boolean) AS ASSIGNMENT;
+
+CREATE CAST (ruvector AS real[]) WITH FUNCTION ruvector_to_float4(ruvector) AS IMPLICIT;
+
+CREATE CAST (ruvector AS double precision[]) WITH FUNCTION ruvector_to_float8(ruvector) AS ASSIGNMENT;
+
+CREATE CAST (ruvector AS integer[]) WITH FUNCTION ruvector_to_int4(ruvector) AS ASSIGNMENT;
+
+CREATE CAST (ruvector AS numeric[]) WITH FUNCTION ruvector_to_numeric(ruvector) AS ASSIGNMENT;
