@@ -26,14 +26,20 @@ typedef struct rv_span {
     size_t size;
 } rv_span;
 
+/*
+ * Totals since rv_ring_init, in records, exact whenever no push is running:
+ *   pushes  = written + dropped + stalled
+ *   written = read + lost + (torn - stalled) + those still waiting to be read
+ */
 typedef struct rv_ring_counters {
     uint64_t written; /* records stored by push */
     uint64_t dropped; /* records push gave up on: larger than the ring allows, or the window had
                          wrapped onto a cell whose writer had not finished */
-    uint64_t lost;    /* cells' worth of records overwritten before the reader came, in records
-                         where known (see ring.c for the exact definition) */
-    uint64_t torn;    /* records found half-written or overwritten while being read */
+    uint64_t lost;    /* stored records that were overwritten before the reader came */
+    uint64_t torn;    /* records found overwritten while being read, or half-written when a whole
+                         window had gone past them */
     uint64_t read;    /* records handed to the reader */
+    uint64_t stalled; /* of torn, the half-written ones: their writer died or slept in push */
 } rv_ring_counters;
 
 /* Bytes for a ring of cells cells (a multiple of 64 bytes), or 0 if cells is not in [16, 2^24]. */

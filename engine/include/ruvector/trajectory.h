@@ -1,8 +1,9 @@
 /*
  * trajectory.h - one search as it happened: the record that travels through the ring.
  *
- * Packed form: rv_trajectory, then dim float32 of the query, then result_count rv_hit. Native byte
- * order; it lives in shared memory only and is never stored as such.
+ * Packed form: rv_trajectory, then dim float32 of the query, padded with zeros to 8 bytes, then
+ * result_count rv_hit. Native byte order; it lives in shared memory only and is never stored as
+ * such.
  */
 #ifndef RUVECTOR_TRAJECTORY_H
 #define RUVECTOR_TRAJECTORY_H
@@ -43,14 +44,21 @@ typedef struct rv_trajectory {
     float expected_recall;  /* what the optimizer promised; < 0: unknown */
 } rv_trajectory;
 
-/* Bytes of the packed form. */
+/* Bytes of the packed form; 0 when dim or result_count is beyond its limit. */
 size_t rv_trajectory_size(uint32_t dim, uint32_t result_count);
 
-/* Pushes without an intermediate copy. False when the ring could not take it. */
+/*
+ * Pushes without an intermediate copy: head->dim floats of query, head->result_count hits (may be
+ * NULL when 0). False when the ring could not take it (the ring counts it), or when head's dim is
+ * not 1 to RV_MAX_DIMENSIONS or its result_count above RV_TRAJECTORY_MAX_HITS (nobody counts it).
+ */
 bool rv_trajectory_push(rv_ring *ring, const rv_trajectory *head, const float *query,
                         const rv_hit *hits);
 
-/* Views into a packed record; checks that size fits the header's counts. */
+/*
+ * Views into a packed record, which must be aligned to 8 bytes; checks that size fits the header's
+ * counts. query and hits may be NULL when not wanted. RV_ERR_FORMAT tells what does not fit.
+ */
 rv_status rv_trajectory_view(const void *record, size_t size, const rv_trajectory **head,
                              const float **query, const rv_hit **hits, rv_error *err);
 
