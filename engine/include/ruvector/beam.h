@@ -62,6 +62,17 @@ typedef struct rv_stop_rule {
     uint64_t max_distances; /* hard: distance computations per window; 0 = none */
 } rv_stop_rule;
 
+/*
+ * The fine print of the bounds:
+ *   - a hard bound ends a window only when it has a result to hand out: a stretch of dead nodes
+ *     never ends a scan before the graph is exhausted;
+ *   - the ef bound counts live and dead nodes of layer 0, and in later windows rises by the number
+ *     of results already handed out, so that every window can go on; up to window (0 < ef <=
+ *     window) it is the window itself: no slack is given;
+ *   - max_distances is checked before an expansion, which may pass it by its own neighbours; the
+ *     descent counts towards the first window.
+ */
+
 /* Why the last window was closed. */
 typedef enum rv_stop_reason {
     RV_STOP_NONE = 0,
@@ -82,26 +93,32 @@ typedef struct rv_beam_stats {
     uint64_t distances; /* every distance computed, descent and entry points included */
     uint64_t hops;      /* nodes expanded, all levels */
     uint32_t windows;
-    uint32_t reason;    /* rv_stop_reason of the last window */
-    float score;        /* in-search score: after the first RV_SCORE_HOPS expansions on layer 0,
-                           metric distance of the nearest open candidate over that of the window-th
-                           best so far (the worst when there are fewer); below 1 the search is still
-                           coming nearer. -1 when not reached */
+    uint32_t reason; /* rv_stop_reason of the last window */
+    float score;     /* in-search score: after the first RV_SCORE_HOPS expansions on layer 0,
+                        metric distance of the nearest open candidate over that of the window-th
+                        best so far (the worst when there are fewer); below 1 the search is still
+                        coming nearer. -1 when not reached */
 } rv_beam_stats;
 
 #define RV_SCORE_HOPS 8
 
 typedef struct rv_beam rv_beam;
 
-/* graph and allocator must outlive the beam. */
+/* graph and allocator must outlive the beam; the map is copied. */
 rv_status rv_beam_create(const rv_allocator *allocator, const rv_graph *graph,
                          const rv_metric_map *map, rv_beam **out, rv_error *err);
+
+/* The map of the searches that follow: for inner product it depends on the query. */
+void rv_beam_set_map(rv_beam *beam, const rv_metric_map *map);
+
 void rv_beam_destroy(rv_beam *beam); /* NULL is allowed */
 
 /*
  * Starts a new search and forgets the former one (memory is kept for reuse). Descends greedily from
  * entry at entry_level to level 1, then opens layer 0 with what it found and with the extra entry
- * points (remembered ones; skipped if they no longer exist). extra_count may be 0.
+ * points (remembered ones; skipped if they no longer exist). extra_count may be 0; entry_level -1
+ * means that there is no entry. After any failure (also a longjmp out of a callback) a search
+ * cannot go on: start a new one, or destroy the beam.
  */
 rv_status rv_beam_start(rv_beam *beam, const rv_stop_rule *rule, rv_node entry, int entry_level,
                         const rv_node *extra, uint32_t extra_count, rv_error *err);
@@ -122,8 +139,11 @@ rv_status rv_beam_set_rule(rv_beam *beam, const rv_stop_rule *rule, rv_error *er
 rv_beam_stats rv_beam_get_stats(const rv_beam *beam);
 
 /*
- * Greedy or beam search of one level above 0 or for construction: the ef nearest visited nodes of
- * that level, nearest first, into out (room for ef). Uses the same visited set and counters.
+ * Classical search of one level, for construction: the ef nearest visited live nodes of that level,
+ * nearest first, into out (room for ef). Dead nodes are walked through and not returned, so *count
+ * is 0 when there is no live one in reach: descend further with the same entries then. Starts with
+ * an empty visited set and ends a search that was running; distances and hops are added to the
+ * counters.
  */
 rv_status rv_beam_search_level(rv_beam *beam, const rv_neighbour *entries, uint32_t entry_count,
                                uint32_t ef, int level, rv_neighbour *out, uint32_t *count,
@@ -147,7 +167,7 @@ typedef struct rv_trace_limits {
 
 typedef struct rv_effort {
     float slack;        /* least slack that finds it; INFINITY: not found within the limits */
-    uint32_t ef;        /* least ef_search; UINT32_MAX: not found */
+    uint32_t ef;        /* least ef_search, at least k; UINT32_MAX: not found */
     uint32_t distances; /* distance computations done when it was found; UINT32_MAX: not found */
 } rv_effort;
 
@@ -161,10 +181,13 @@ typedef struct rv_trace_summary {
 } rv_trace_summary;
 
 /*
- * truth: raw distances of the true neighbours, ascending, truth_count >= 1 of them. A visited live
- * node counts for the farthest not yet found truth it is no farther than (tie-aware: by distance,
- * relative tolerance 1e-6, each truth once). efforts: truth_count entries, ascending by slack: entry
- * i is the least effort at which i + 1 true neighbours are found. The run ends when all are found.
+ * truth: raw distances of the true neighbours, ascending, 1 to k of them. A visited live node
+ * counts as found when it is no farther than the last of them (so ties count, as they do for
+ * recall; tolerance 1e-6 of the distance, for cosine of at least 1). efforts: truth_count entries,
+ * ascending: entry i is the least effort at which i + 1 true neighbours are found: the rule {window
+ * = k, slack} finds them in its first window and no smaller slack does; {window = k, any large
+ * slack, ef} likewise, and without dead nodes {window = ef, slack = 0}. The run ends when all are
+ * found, or at the first candidate beyond a limit.
  */
 rv_status rv_beam_trace(rv_beam *beam, const rv_trace_limits *limits, rv_node entry,
                         int entry_level, const float *truth, uint32_t truth_count,

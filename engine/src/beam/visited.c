@@ -1,0 +1,102 @@
+/*
+ * visited.c - memory and growth of the set of visited nodes; visited.h has the design.
+ */
+#include "visited.h"
+
+#include <string.h>
+
+#include "../base/internal.h"
+
+#define MIN_BITS 10
+#define MAX_BITS 40
+
+static void
+use_capacity(rv_visited *visited, uint32_t bits)
+{
+    uint64_t capacity = UINT64_C(1) << bits;
+
+    visited->bits = bits;
+    visited->table = visited->slots + capacity;
+    visited->mask = capacity - 1;
+    visited->limit = capacity / 2;
+    memset(visited->table, 0xFF, capacity * sizeof(uint64_t));
+}
+
+rv_status
+rv_visited_init(rv_visited *visited, const rv_allocator *allocator, rv_error *err)
+{
+    memset(visited, 0, sizeof *visited);
+    visited->allocator = allocator;
+    visited->max_bits = MIN_BITS;
+    visited->slots = rv_alloc_array(allocator, (size_t)2 << MIN_BITS, sizeof(uint64_t));
+    if (visited->slots == NULL)
+        return rv_fail_nomem(err, ((size_t)2 << MIN_BITS) * sizeof(uint64_t));
+    use_capacity(visited, MIN_BITS);
+    return RV_OK;
+}
+
+void
+rv_visited_release(rv_visited *visited)
+{
+    rv_free(visited->allocator, visited->slots);
+    visited->slots = NULL;
+}
+
+void
+rv_visited_clear(rv_visited *visited)
+{
+    uint32_t bits = MIN_BITS;
+
+    /* A quarter full by the former count; at most one step down, for searches of mixed sizes. */
+    while (bits < visited->bits && (UINT64_C(1) << bits) < visited->count * 4)
+        bits++;
+    if (bits + 1 < visited->bits)
+        bits = visited->bits - 1;
+    use_capacity(visited, bits);
+    visited->count = 0;
+    visited->has_empty = false;
+    visited->failed = false;
+}
+
+bool
+rv_visited_grow(rv_visited *visited)
+{
+    uint64_t *old_slots = visited->slots;
+    uint64_t *old_table = visited->table;
+    uint64_t old_capacity = visited->mask + 1;
+    uint32_t bits = visited->bits + 1;
+
+    if (bits > visited->max_bits) {
+        uint64_t *slots = NULL;
+
+        if (bits <= MAX_BITS)
+            slots = rv_alloc_array(visited->allocator, (size_t)2 << bits, sizeof(uint64_t));
+        if (slots == NULL) {
+            visited->failed = true;
+            return false;
+        }
+        visited->slots = slots;
+        visited->max_bits = bits;
+    }
+    use_capacity(visited, bits);
+    for (uint64_t i = 0; i < old_capacity; i++) {
+        rv_node node = old_table[i];
+        uint64_t at;
+
+        if (node == RV_VISITED_EMPTY)
+            continue;
+        at = rv_visited_home(visited, node);
+        while (visited->table[at] != RV_VISITED_EMPTY)
+            at = (at + 1) & visited->mask;
+        visited->table[at] = node;
+    }
+    if (visited->slots != old_slots)
+        rv_free(visited->allocator, old_slots);
+    return true;
+}
+
+bool
+rv_visited_add(rv_visited *visited, rv_node node)
+{
+    return rv_visited_insert(visited, node);
+}
