@@ -22,7 +22,6 @@ end
 local DIMS = {}
 for dim = 1, 200 do DIMS[#DIMS + 1] = dim end
 for _, dim in ipairs({ 384, 768, 1536, 2000 }) do DIMS[#DIMS + 1] = dim end
-local MAX_DIM = 2000
 
 local rng = ffi.new("rv_prng")
 lib.rv_prng_seed(rng, 42)
@@ -169,8 +168,8 @@ for _, level in ipairs(present) do
 
       it("convert every float's bits to half as the scalar level does", function()
          local n = 8192
-         local floats, bits = ffi.new("float[?]", n), nil
-         bits = ffi.cast("uint32_t *", floats)
+         local floats = ffi.new("float[?]", n)
+         local bits = ffi.cast("uint32_t *", floats)
          local expected, got = ffi.new("uint16_t[?]", n), ffi.new("uint16_t[?]", n)
          for round = 1, 40 do
             for i = 0, n - 1 do

@@ -1,0 +1,61 @@
+/*
+ * codes.c - half precision and int8 codes of stored vectors.
+ *
+ * Half precision keeps 11 bits of each element and is converted by the active kernels. int8 keeps
+ * one scale per vector: half the size again, at an error of at most scale / 2 per element.
+ */
+#include "ruvector/codes.h"
+#include "ruvector/distance.h"
+#include "../base/internal.h"
+
+#include <math.h>
+
+#define HALF_MAX 65504.0f
+
+rv_status
+rv_half_encode(const float *in, uint16_t *out, size_t count, rv_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        float magnitude = fabsf(in[i]);
+        if (magnitude > HALF_MAX && magnitude < INFINITY)
+            return rv_fail(err, RV_ERR_RANGE,
+                           "element %zu is %g, beyond half precision's limit of %g: scale the "
+                           "vector down, or store it as float32",
+                           i, (double)in[i], (double)HALF_MAX);
+    }
+    rv_kernels_active()->to_half(in, out, count);
+    return RV_OK;
+}
+
+void
+rv_half_decode(const uint16_t *in, float *out, size_t count)
+{
+    rv_kernels_active()->from_half(in, out, count);
+}
+
+float
+rv_int8_encode(const float *in, int8_t *out, uint32_t dim)
+{
+    float max = 0.0f, scale;
+
+    for (uint32_t i = 0; i < dim; i++) {
+        float magnitude = fabsf(in[i]);
+        max = magnitude > max ? magnitude : max;
+    }
+    /* 0 also when the largest element is so small that a 127th of it vanishes. */
+    scale = max / 127.0f;
+    for (uint32_t i = 0; i < dim; i++) {
+        /* A subnormal scale is coarse: the quotient may pass 127. */
+        float code = scale > 0.0f ? in[i] / scale : 0.0f;
+        code = code > 127.0f ? 127.0f : code > -127.0f ? code : -127.0f;
+        out[i] = (int8_t)lrintf(code);
+    }
+    return scale;
+}
+
+void
+rv_int8_decode(const int8_t *in, float scale, float *out, uint32_t dim)
+{
+    for (uint32_t i = 0; i < dim; i++)
+        out[i] = scale * (float)in[i];
+}
