@@ -28,8 +28,8 @@
  *
  * A writer gives up when a cell of its reservation is still being written for an earlier position
  * (it wrapped onto a slower writer), or already belongs to a later one (it was slow itself). It
- * labels what it can of its positions EMPTY, so the reader steps over them; the cell that blocked
- * it keeps its odd label, which the reader frees when it comes there.
+ * labels what it can of its positions EMPTY, so the reader steps over them. On a cell whose earlier
+ * writer is still at work it leaves its position in the cell's second word, abandoned, instead.
  *
  * The reader at position r looks at the label of r's slot:
  *     a later position     overwritten: go on at r + 1, or at the start of the window
@@ -37,7 +37,8 @@
  *     r, EMPTY or REST     r + 1
  *     r, WRITING           "not yet", unless head is more than a window past r: free it, r + 1
  *     earlier, WRITING     a whole window was reserved past that writer: free it, r + 1
- *     earlier, settled     not claimed yet: "not yet", unless head is more than a window past r
+ *     earlier, settled     not claimed yet: "not yet", unless r was abandoned, or head is more than
+ *                          a window past r: r + 1
  * To free a cell is to label it (r, EMPTY). A writer that died, or sleeps, in the middle of a push
  * therefore delays the reader by at most one window of newer records, and never blocks it. If the
  * sleeper wakes, its next label change fails and it gives up; until then it may write into data
@@ -60,6 +61,7 @@
  * Shared words and who may change them (there are no locks):
  *     head                      writers, fetch-add
  *     labels                    writers and the reader, compare-and-swap
+ *     abandoned                 writers, raised by compare-and-swap
  *     data words                the writer whose label is on the cell, atomic stores
  *     written, dropped          writers, fetch-add
  *     lost                      writers and the reader, fetch-add
@@ -80,7 +82,7 @@
 #define RING_MAGIC UINT64_C(0x31676e6972767572) /* "ruvring1" */
 #define MIN_CELLS 16u
 #define MAX_CELLS (1u << 24)
-#define DATA_WORDS (RV_RING_CELL_BYTES / 8 - 1)
+#define DATA_WORDS (RV_RING_CELL_BYTES / 8 - 2)
 #define HEADER_WORDS 2 /* in the first cell: size, checksum */
 
 typedef enum cell_state {
@@ -93,6 +95,7 @@ typedef enum cell_state {
 
 typedef struct ring_cell {
     _Atomic uint64_t label;
+    _Atomic uint64_t abandoned; /* the latest position given up while the label was odd */
     _Atomic uint64_t data[DATA_WORDS];
 } ring_cell;
 
@@ -212,6 +215,7 @@ rv_ring_init(void *memory, size_t size, uint32_t cells, rv_ring **out, rv_error 
     for (uint64_t p = 0; p < cells; p++) {
         ring_cell *cell = cell_at(ring, p);
         atomic_init(&cell->label, make_label(p, CELL_EMPTY));
+        atomic_init(&cell->abandoned, 0);
         for (size_t i = 0; i < DATA_WORDS; i++)
             atomic_init(&cell->data[i], 0);
     }
@@ -283,6 +287,22 @@ claim(rv_ring *ring, uint64_t position, cell_state state)
     return true;
 }
 
+/* Tells the reader not to wait for position. */
+static void
+abandon(rv_ring *ring, uint64_t position)
+{
+    ring_cell *cell = cell_at(ring, position);
+    uint64_t latest;
+
+    if (claim(ring, position, CELL_EMPTY))
+        return;
+    latest = atomic_load_explicit(&cell->abandoned, memory_order_relaxed);
+    while (latest < position &&
+           !atomic_compare_exchange_weak_explicit(&cell->abandoned, &latest, position,
+                                                  memory_order_release, memory_order_relaxed))
+        continue;
+}
+
 static void
 fill_cell(ring_cell *cell, size_t from, span_reader *reader)
 {
@@ -290,13 +310,12 @@ fill_cell(ring_cell *cell, size_t from, span_reader *reader)
         atomic_store_explicit(&cell->data[i], next_word(reader), memory_order_release);
 }
 
-/* Ends a push that failed at its cell number failed: the positions not yet claimed become EMPTY
- * where that is possible, and so does the first cell. */
+/* Ends a push that failed at its cell number failed. */
 static bool
 give_up(rv_ring *ring, uint64_t start, uint64_t cells, uint64_t failed)
 {
     for (uint64_t i = failed; i < cells; i++)
-        claim(ring, start + i, CELL_EMPTY);
+        abandon(ring, start + i);
     if (failed == 0 || replace_label(cell_at(ring, start), make_label(start, CELL_WRITING_FIRST),
                                      make_label(start, CELL_EMPTY)))
         count_one(&ring->dropped);
@@ -449,6 +468,19 @@ consume(rv_ring *ring, uint64_t *position, void *buffer, size_t capacity, size_t
     return RV_OK;
 }
 
+/* True when the reader need not wait any longer for the record at position, whose cell carries
+ * label: another position's, or an odd one. */
+static bool
+hopeless(rv_ring *ring, uint64_t position, uint64_t label, uint64_t head)
+{
+    if (head - position > ring->cells)
+        return true;
+    if (label_position(label) == position)
+        return false;
+    return label_writing(label) || atomic_load_explicit(&cell_at(ring, position)->abandoned,
+                                                        memory_order_acquire) >= position;
+}
+
 /* Makes position EMPTY if its cell still carries label; false when it does not. */
 static bool
 skip_position(rv_ring *ring, uint64_t position, uint64_t label)
@@ -475,7 +507,6 @@ rv_ring_pop(rv_ring *ring, void *buffer, size_t capacity, size_t *size)
     for (uint64_t steps = 2 * (uint64_t)ring->cells; steps > 0; steps--) {
         uint64_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
         uint64_t label, held;
-        bool overtaken = head - position > ring->cells;
 
         if (position == head)
             break;
@@ -490,7 +521,7 @@ rv_ring_pop(rv_ring *ring, void *buffer, size_t capacity, size_t *size)
                 break;
         } else if (held == position && !label_writing(label)) {
             position++;
-        } else if (!overtaken && !(held < position && label_writing(label))) {
+        } else if (!hopeless(ring, position, label, head)) {
             break; /* not yet */
         } else if (skip_position(ring, position, label)) {
             position++;
