@@ -32,4 +32,30 @@
     extern int no_such_variable
 #endif
 
+/* Ownership checks of the present user. */
+#if PG_VERSION_NUM >= 160000
+#define ruv_owns_database(oid) object_ownercheck(DatabaseRelationId, oid, GetUserId())
+#define ruv_owns_relation(oid) object_ownercheck(RelationRelationId, oid, GetUserId())
+#else
+#define ruv_owns_database(oid) pg_database_ownercheck(oid, GetUserId())
+#define ruv_owns_relation(oid) pg_class_ownercheck(oid, GetUserId())
+#endif
+
+/* Parameters and arguments of a ProcessUtility hook. */
+#if PG_VERSION_NUM >= 140000
+#define RUV_UTILITY_PARAMETERS                                                                     \
+    PlannedStmt *statement, const char *text, bool read_only_tree, ProcessUtilityContext context,  \
+        ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *destination,        \
+        QueryCompletion *completion
+#define RUV_UTILITY_ARGUMENTS                                                                      \
+    statement, text, read_only_tree, context, parameters, environment, destination, completion
+#else
+#define RUV_UTILITY_PARAMETERS                                                                     \
+    PlannedStmt *statement, const char *text, ProcessUtilityContext context,                       \
+        ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *destination,        \
+        QueryCompletion *completion
+#define RUV_UTILITY_ARGUMENTS                                                                      \
+    statement, text, context, parameters, environment, destination, completion
+#endif
+
 #endif
