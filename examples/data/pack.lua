@@ -22,9 +22,10 @@ end
 local function quote(path) return "'" .. path:gsub("'", "'\\''") .. "'" end
 
 local function write_compressed(path, bytes)
-   local pipe = assert(io.popen("zstd -19 -qf -o " .. quote(path .. ".zst"), "w"))
-   pipe:write(bytes)
-   pipe:close()
+   local file = assert(io.open(path, "wb"))
+   assert(file:write(bytes))
+   assert(file:close())
+   assert(os.execute("zstd -19 -qf --rm " .. quote(path)) == 0, "zstd failed on " .. path)
 end
 
 -- The first `kept` of each record of an ivecs file.
