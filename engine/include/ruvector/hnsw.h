@@ -13,6 +13,7 @@
 #include "ruvector/distance.h"
 
 #define RV_HNSW_MAX_LEVEL 24
+#define RV_HNSW_MAX_M 100
 
 typedef struct rv_hnsw_options {
     rv_metric metric;
@@ -20,9 +21,9 @@ typedef struct rv_hnsw_options {
     uint32_t m;               /* links per node above layer 0, 2 to 100; 2m on layer 0 */
     uint32_t ef_construction; /* 4 to 1000, at least 2m is advised */
     uint64_t seed;
-    bool unit;                /* the vectors have unit length (COSINE only) */
-    size_t memory_limit;      /* bytes; 0 = none. insert gives RV_ERR_FULL when it would pass it,
-                                 and the graph stays as it was */
+    bool unit;           /* the vectors have unit length (COSINE only) */
+    size_t memory_limit; /* bytes; 0 = none. insert gives RV_ERR_FULL when it would pass it,
+                            and the graph stays as it was */
 } rv_hnsw_options;
 
 typedef struct rv_hnsw rv_hnsw;
@@ -40,7 +41,7 @@ rv_status rv_hnsw_insert_or_find(rv_hnsw *graph, const float *vector, rv_node *n
                                  bool *duplicate, rv_error *err);
 
 uint64_t rv_hnsw_count(const rv_hnsw *graph);
-size_t rv_hnsw_memory(const rv_hnsw *graph);          /* bytes allocated */
+size_t rv_hnsw_memory(const rv_hnsw *graph);             /* bytes allocated */
 int rv_hnsw_entry(const rv_hnsw *graph, rv_node *entry); /* its level; -1 when empty */
 int rv_hnsw_level(const rv_hnsw *graph, rv_node node);
 const float *rv_hnsw_vector(const rv_hnsw *graph, rv_node node);
@@ -67,8 +68,8 @@ int rv_hnsw_draw_level(rv_prng *rng, uint32_t m);
 /* A candidate for neighbour selection; the vector pointer must stay valid during the call. */
 typedef struct rv_candidate {
     rv_node node;
-    float distance;      /* raw, to the node that selects */
-    uint32_t tag;        /* carried along for the caller */
+    float distance; /* raw, to the node that selects */
+    uint32_t tag;   /* carried along for the caller */
     const float *vector;
 } rv_candidate;
 
