@@ -16,6 +16,10 @@ RESET extra_float_digits;
 SELECT '[3.4028235e38,-3.4028235e38,1.1754944e-38,1e-45]'::ruvector;
 SELECT '[1e-60,-1e-60]'::ruvector AS too_small_becomes_zero;
 SELECT '[1.0000000000000000000000000000000000000000000000000000000000001]'::ruvector;
+-- halfway between two floats (to the even one), and just beside it
+SELECT '[16777217,16777219,16777217.0000001,16777216.9999999]'::ruvector;
+SELECT '[16777217.0000000000000000000000001,16777218.9999999999999999999999999]'::ruvector;
+SELECT '[00000000000000000000000000002,0.000000000000000000000000000003,4000e-3,.5E+1]'::ruvector;
 SELECT setseed(0.5);
 SELECT count(*) AS vectors, count(*) FILTER (WHERE v::text::ruvector <> v) AS changed
 FROM (SELECT array_agg(((random() - 0.5) * 10 ^ (random() * 70 - 35))::real)::ruvector AS v
