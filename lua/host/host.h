@@ -4,8 +4,8 @@
  * One gateway: every rv_host_* call below goes through one protected call and comes back with a
  * result, never with a Lua error or a longjmp. Policies get tables of numbers and return tables of
  * numbers; the host checks shape and range on return. JIT off, instruction budget, memory cap,
- * allow-listed environment. On any failure the call's built-in default (written in C,
- * builtin.c) is used, the failure is counted, and the cause with file and line is reported.
+ * allow-listed environment. On any failure the call's built-in default (written in C, in the file
+ * of each policy) is used, the failure is counted, and the cause with file and line is reported.
  *
  * This layer knows the engine and LuaJIT, not PostgreSQL. Not thread-safe: one host per process or
  * thread. A kernel called from a policy must not leave by longjmp.

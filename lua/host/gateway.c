@@ -1,0 +1,242 @@
+/*
+ * gateway.c - rv_host: which policies serve, the one way into them, and what is counted.
+ *
+ * The serving state changes in one place, rv_host_load: a new one is built and self-tested apart,
+ * and takes over only when that succeeded. Counters and the record of what was logged belong to
+ * the host: counters survive a reload, the log starts anew.
+ *
+ * After a call that hit the memory cap the state is collected. A policy that hoards (in a local
+ * table that its functions share) would keep failing and, the state being shared, starve the
+ * others, so when much is still held the state is rebuilt from the kept sources.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "host/internal.h"
+
+static const char *const kind_names[RV_POLICY_KINDS] = {"verdict", "distillation", "interpolation",
+                                                        "retention"};
+
+static const char *const cause_names[RV_HOST_CAUSES] = {
+    "ok", "missing", "syntax", "error", "fuel", "memory", "shape", "self_test", "io"};
+
+const char *
+rv_policy_kind_name(rv_policy_kind kind)
+{
+    return (unsigned)kind < RV_POLICY_KINDS ? kind_names[kind] : "unknown";
+}
+
+const char *
+rv_host_cause_name(rv_host_cause cause)
+{
+    return (unsigned)cause < RV_HOST_CAUSES ? cause_names[cause] : "unknown";
+}
+
+uint64_t
+rv_host_fuel(const rv_host *host, rv_policy_kind kind)
+{
+    return kind == RV_POLICY_DISTILLATION ? host->fuel * 100 : host->fuel;
+}
+
+void
+rv_failure_set(rv_host_failure *failure, rv_host_cause cause, rv_policy_kind kind, const char *file,
+               int line, const char *reason)
+{
+    if (failure == NULL)
+        return;
+    failure->cause = cause;
+    failure->kind = kind;
+    failure->line = line;
+    snprintf(failure->file, sizeof failure->file, "%s", file ? file : "");
+    snprintf(failure->reason, sizeof failure->reason, "%s", reason ? reason : "");
+}
+
+static rv_status
+fail(rv_error *err, rv_status status, const char *message)
+{
+    if (err != NULL) {
+        err->status = status;
+        snprintf(err->message, sizeof err->message, "%s", message);
+    }
+    return status;
+}
+
+rv_status
+rv_host_create(const rv_host_options *options, rv_host **out, rv_error *err)
+{
+    const rv_allocator *allocator;
+    rv_host *host;
+
+    if (options == NULL || out == NULL || options->allocator == NULL)
+        return fail(err, RV_ERR_INVALID, "rv_host_create needs options with an allocator");
+    if (options->fuel > UINT64_C(1000000000000))
+        return fail(err, RV_ERR_RANGE, "the instruction budget must be at most 10^12");
+    allocator = options->allocator;
+    *out = NULL;
+    host = allocator->alloc(allocator->ctx, sizeof *host);
+    if (host == NULL)
+        return fail(err, RV_ERR_NOMEM, "no memory for the policy host");
+    memset(host, 0, sizeof *host);
+    host->allocator = *allocator;
+    host->fuel = options->fuel ? options->fuel : RV_HOST_DEFAULT_FUEL;
+    host->memory = options->memory ? options->memory : RV_HOST_DEFAULT_MEMORY;
+    if (options->directory != NULL) {
+        size_t size = strlen(options->directory) + 1;
+
+        host->directory = allocator->alloc(allocator->ctx, size);
+        if (host->directory == NULL) {
+            allocator->free(allocator->ctx, host);
+            return fail(err, RV_ERR_NOMEM, "no memory for the policy directory's name");
+        }
+        memcpy(host->directory, options->directory, size);
+    }
+    *out = host;
+    return RV_OK;
+}
+
+void
+rv_host_destroy(rv_host *host)
+{
+    rv_allocator allocator;
+
+    if (host == NULL)
+        return;
+    allocator = host->allocator;
+    rv_serving_destroy(host, host->serving);
+    if (host->directory != NULL)
+        allocator.free(allocator.ctx, host->directory);
+    allocator.free(allocator.ctx, host);
+}
+
+rv_host_cause
+rv_host_load(rv_host *host, const char *directory, rv_host_failure *failure)
+{
+    rv_host_failure ignored;
+    rv_serving *fresh = NULL;
+
+    if (failure == NULL)
+        failure = &ignored;
+    rv_failure_set(failure, RV_HOST_OK, RV_POLICY_VERDICT, NULL, 0, NULL);
+    if (directory == NULL)
+        directory = host->directory;
+    if (directory != NULL) {
+        fresh = rv_serving_load(host, directory, failure);
+        if (fresh == NULL)
+            return failure->cause;
+    }
+    rv_serving_destroy(host, host->serving);
+    host->serving = fresh;
+    host->logged_count = 0;
+    return RV_HOST_OK;
+}
+
+void
+rv_host_set_log(rv_host *host, rv_host_log_fn log, void *ctx)
+{
+    host->log = log;
+    host->log_ctx = ctx;
+}
+
+static const rv_policy *
+loaded_policy(const rv_host *host, rv_policy_kind kind)
+{
+    const rv_policy *policy;
+
+    if (host->serving == NULL)
+        return NULL;
+    policy = &host->serving->policies[kind];
+    return policy->source != NULL ? policy : NULL;
+}
+
+void
+rv_host_info(const rv_host *host, rv_policy_kind kind, rv_policy_info *info)
+{
+    const rv_policy *policy = loaded_policy(host, kind);
+    const rv_counters *counters = &host->counters[kind];
+
+    memset(info, 0, sizeof *info);
+    info->name = policy ? policy->name : "built-in";
+    info->version = policy ? policy->version : "";
+    info->describe = policy ? policy->describe : "the default written in C";
+    info->file = policy ? policy->file : "";
+    info->calls = counters->calls;
+    for (int cause = 0; cause < RV_HOST_CAUSES; cause++) {
+        info->failures_by_cause[cause] = counters->failures[cause];
+        info->failures += counters->failures[cause];
+    }
+    info->mean_us = counters->timed ? counters->total_us / (double)counters->timed : 0;
+    info->worst_us = counters->worst_us;
+}
+
+static void
+log_once(rv_host *host, const rv_host_failure *failure)
+{
+    for (uint32_t i = 0; i < host->logged_count; i++)
+        if (host->logged[i].kind == failure->kind && host->logged[i].cause == failure->cause &&
+            host->logged[i].line == failure->line)
+            return;
+    if (host->logged_count == RV_LOGGED_MAX)
+        return;
+    host->logged[host->logged_count].kind = failure->kind;
+    host->logged[host->logged_count].cause = failure->cause;
+    host->logged[host->logged_count].line = failure->line;
+    host->logged_count++;
+    if (host->log != NULL)
+        host->log(host->log_ctx, failure);
+}
+
+static void
+count_time(rv_counters *counters, int64_t started_ns)
+{
+    double elapsed = (double)(rv_clock_ns() - started_ns) / 1000;
+
+    counters->timed++;
+    counters->total_us += elapsed;
+    if (elapsed > counters->worst_us)
+        counters->worst_us = elapsed;
+}
+
+/* Rebuilds a state that cannot serve on: broken, or still holding much after a collection. */
+static void
+recover(rv_host *host, rv_host_cause cause)
+{
+    rv_sandbox *sandbox = host->serving->sandbox;
+
+    if (!sandbox->broken && (cause != RV_HOST_MEMORY || sandbox->used < sandbox->cap / 2))
+        return;
+    if (rv_serving_rebuild(host, host->serving))
+        return;
+    rv_serving_destroy(host, host->serving);
+    host->serving = NULL;
+}
+
+rv_host_cause
+rv_gateway_call(rv_host *host, rv_policy_kind kind, rv_job job, void *data,
+                rv_host_failure *failure)
+{
+    const rv_policy *policy = loaded_policy(host, kind);
+    rv_counters *counters = &host->counters[kind];
+    rv_sandbox *sandbox;
+    rv_host_failure local;
+    rv_host_cause cause;
+
+    counters->calls++;
+    if (failure != NULL)
+        failure->cause = RV_HOST_OK;
+    if (policy == NULL) {
+        rv_failure_set(failure, RV_HOST_MISSING, kind, NULL, 0, "no such policy is loaded");
+        return RV_HOST_MISSING;
+    }
+    sandbox = host->serving->sandbox;
+    cause = rv_sandbox_run(sandbox, rv_host_fuel(host, kind), job, data);
+    count_time(counters, sandbox->started_ns);
+    if (cause == RV_HOST_OK)
+        return RV_HOST_OK;
+    counters->failures[cause]++;
+    rv_failure_set(&local, cause, kind, policy->file, sandbox->line, sandbox->reason);
+    recover(host, cause);
+    log_once(host, &local);
+    if (failure != NULL)
+        *failure = local;
+    return cause;
+}
