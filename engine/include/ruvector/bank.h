@@ -20,6 +20,10 @@
 #define RV_BANK_MAX_PATTERNS 100000
 #define RV_BANK_JSON_VERSION 1
 #define RV_BANK_FLAT_VERSION 1
+#define RV_BANK_EXACT_LIMIT 512 /* up to so many region patterns every lookup is exact */
+#define RV_BANK_JSON_MAX_BYTES (128 * 1024 * 1024)
+#define RV_BANK_JSON_MAX_VALUES (16 * 1024 * 1024) /* numbers, strings, arrays, objects together */
+#define RV_BANK_JSON_MAX_DEPTH 8
 
 /* 0.50 0.70 0.80 0.85 0.90 0.93 0.95 0.97 0.98 0.99 0.995 0.999 */
 const double *rv_target_grid(void);
@@ -35,24 +39,25 @@ typedef struct rv_pattern {
     uint32_t scope;            /* rv_pattern_scope */
     uint32_t k;                /* the window the calibration was made for, >= 1 */
     uint32_t samples;          /* deep traces behind it */
-    uint32_t optimal_ef_search; /* headline figures, at the target the worker was set to */
-    uint32_t optimal_probes;
-    float target_recall;       /* that target */
-    float slack;
+    uint32_t optimal_ef_search; /* headline figures, at the target the worker was set to; >= 1 */
+    uint32_t optimal_probes;    /* >= 1 */
+    float target_recall;       /* that target, 0.5 to 1 */
+    float slack;               /* finite, >= 0 */
     float expected_recall;     /* measured recall at that slack on the samples, 0 to 1 */
     float confidence;          /* 0 to 1 */
-    float radius;              /* metric distance that holds 90% of the samples; 0 for index-wide */
-    float mean_distances;      /* mean distance computations at that slack */
-    uint32_t entry_count;
+    float radius;              /* metric distance that holds 90% of the samples; 0 for index-wide;
+                                  finite, >= 0 */
+    float mean_distances;      /* mean distance computations at that slack; finite, >= 0 */
+    uint32_t entry_count;      /* at most RV_PATTERN_ENTRY_POINTS */
     float table_slack[RV_TARGETS];   /* non-decreasing, finite, >= 0 */
     uint32_t table_ef[RV_TARGETS];   /* non-decreasing, >= 1 */
     float table_recall[RV_TARGETS];  /* recall reached on the samples with table_slack; below the
-                                        grid's target where that is out of reach */
+                                        grid's target where that is out of reach; 0 to 1 */
     uint64_t entry_points[RV_PATTERN_ENTRY_POINTS]; /* nodes of the index */
 } rv_pattern;
 
-/* Slack (or ef) of a pattern for any target in [0.5, 1]: linear in log(1 - target) between grid
- * points, the last row beyond 0.999. */
+/* Slack, ef (rounded up) or recall of a pattern for any target: linear in log(1 - target) between
+ * grid points, the first row below 0.5, the last row beyond 0.999. */
 float rv_pattern_slack_at(const rv_pattern *pattern, double target);
 uint32_t rv_pattern_ef_at(const rv_pattern *pattern, double target);
 float rv_pattern_recall_at(const rv_pattern *pattern, double target);
@@ -62,6 +67,8 @@ rv_status rv_pattern_check(const rv_pattern *pattern, rv_error *err);
 
 typedef struct rv_bank rv_bank;
 
+/* dim is 1 to RV_MAX_DIMENSIONS, max_patterns (index-wide one included) 1 to RV_BANK_MAX_PATTERNS.
+ * The allocator must outlive the bank. */
 rv_status rv_bank_create(const rv_allocator *allocator, rv_metric metric, uint32_t dim,
                          uint32_t max_patterns, rv_bank **out, rv_error *err);
 void rv_bank_destroy(rv_bank *bank);
@@ -74,28 +81,41 @@ const rv_pattern *rv_bank_get(const rv_bank *bank, uint32_t i, const float **cen
 const rv_pattern *rv_bank_index_pattern(const rv_bank *bank); /* NULL if there is none */
 
 /*
- * Adds a pattern as it is (checked). A second index-wide pattern, or an id that is taken, replaces
- * the former. centroid: dim floats, finite, copied; NULL for index-wide.
+ * Adds a pattern as it is (checked; entry points beyond entry_count are set to 0). A second
+ * index-wide pattern, or an id that is taken, replaces the former. centroid: dim floats, finite,
+ * copied; NULL for index-wide. RV_ERR_FULL when the bank has max_patterns. id may be NULL. On any
+ * failure the bank is as it was.
  */
 rv_status rv_bank_put(rv_bank *bank, const rv_pattern *pattern, const float *centroid,
                       uint64_t *id, rv_error *err);
+/* RV_ERR_NOTFOUND when there is none of that id. */
 rv_status rv_bank_remove(rv_bank *bank, uint64_t id, rv_error *err);
 
 /* How two patterns become one; a policy in the server, rv_pattern_merge by default. a is the older;
- * weight is the share of b in the result. centroids: dim floats; out_centroid may be a_centroid. */
+ * weight is the share of b in the result. centroids: dim floats, all NULL for index-wide patterns;
+ * out_centroid may be a_centroid. The bank keeps id, scope, k and epoch of a, whatever out says, and
+ * refuses an out that fails rv_pattern_check. */
 typedef rv_status (*rv_merge_fn)(void *ctx, const rv_pattern *a, const float *a_centroid,
                                  const rv_pattern *b, const float *b_centroid, uint32_t dim,
                                  double weight, rv_pattern *out, float *out_centroid,
                                  rv_error *err);
+/*
+ * The default: figures and centroid are weighted means, rounded for integers, samples and usage are
+ * sums, entry points are b's and then a's without repeats, created_us the earlier, updated_us the
+ * later. Headline figures made for different targets are read off the merged table at b's.
+ */
 rv_status rv_pattern_merge(void *ctx, const rv_pattern *a, const float *a_centroid,
                            const rv_pattern *b, const float *b_centroid, uint32_t dim,
                            double weight, rv_pattern *out, float *out_centroid, rv_error *err);
 
 /*
  * Learns one pattern: merged into the nearest region pattern of the same k and epoch whose cosine
- * similarity (L2, L1: 1 - d / (d + radius)) is at least similarity, with weight =
+ * similarity (L2, L1: 1 - d / (d + radius), with the larger radius of the two, so that it does not
+ * depend on their order; 1 when d is 0) is at least similarity, with weight =
  * max(learning_rate, samples_new / (samples_old + samples_new)); otherwise put. The index-wide
- * pattern merges with the index-wide one of the same k and epoch, and replaces one of another epoch.
+ * pattern merges with the index-wide one of the same k and epoch, and replaces any other. A merged
+ * pattern keeps the id of the older. merge NULL: rv_pattern_merge. learning_rate and similarity are
+ * 0 to 1. Always an exact scan. On failure the bank is as it was.
  */
 rv_status rv_bank_learn(rv_bank *bank, const rv_pattern *pattern, const float *centroid,
                         double learning_rate, double similarity, rv_merge_fn merge,
@@ -105,19 +125,29 @@ typedef struct rv_bank_match {
     const rv_pattern *pattern;
     const float *centroid;
     float similarity; /* cosine, or 1 - d / (d + radius) for L2 and L1; 0 to 1 */
-    float distance;   /* metric form */
+    float distance;   /* metric form; for IP and COSINE the chord, sqrt(2 - 2 cos) */
 } rv_bank_match;
 
-/* The up to k nearest region patterns, nearest first: exact for small banks, by an HNSW above
- * a stated size. The index is rebuilt lazily after changes, so the first lookup may take longer. */
+/*
+ * The up to k nearest region patterns, nearest first (ties by id): exact up to RV_BANK_EXACT_LIMIT
+ * region patterns, by an HNSW above. The index is rebuilt lazily after changes, so the first lookup
+ * may take longer. Patterns of an IP bank are compared by cosine: a region is a set of directions.
+ * out has room for k; its pointers are valid until the next change.
+ */
 rv_status rv_bank_lookup(rv_bank *bank, const float *query, uint32_t k, rv_bank_match *out,
                          uint32_t *count, rv_error *err);
 
-/* Merges region patterns pairwise while any two are at least similarity alike. *merged counts. */
+/*
+ * Merges region patterns of the same k and epoch pairwise, each with the one most like it, while any
+ * two are at least similarity alike (rv_bank_learn); weight = samples_b / (samples_a + samples_b).
+ * a is the one created first. *merged counts, also when a merge fails and ends it early: what was
+ * merged until then stays. merge NULL: rv_pattern_merge.
+ */
 rv_status rv_bank_consolidate(rv_bank *bank, double similarity, rv_merge_fn merge, void *merge_ctx,
                               uint32_t *merged, rv_error *err);
 
-/* Drops region patterns for which keep returns false. *pruned counts. */
+/* Drops region patterns for which keep returns false, all after the last call of keep. *pruned
+ * counts. */
 typedef bool (*rv_keep_fn)(void *ctx, const rv_pattern *pattern);
 rv_status rv_bank_prune(rv_bank *bank, rv_keep_fn keep, void *ctx, uint32_t *pruned,
                         rv_error *err);
@@ -125,14 +155,16 @@ rv_status rv_bank_prune(rv_bank *bank, rv_keep_fn keep, void *ctx, uint32_t *pru
 /*
  * The flat form: one relocatable buffer (offsets, no pointers), checksummed, that is searched in
  * place. rv_bank_flatten writes at most capacity bytes; *size always gets the need (RV_ERR_FULL
- * when capacity is less).
+ * when capacity is less; buffer may be NULL when capacity is 0). The buffer must be aligned to 8
+ * bytes, 64 is faster. src/bank/flat.h describes the format.
  */
 rv_status rv_bank_flatten(rv_bank *bank, void *buffer, size_t capacity, size_t *size,
                           rv_error *err);
 /* A bank of its own from a flat buffer; every offset, count, range and the checksum is verified. */
 rv_status rv_bank_unflatten(const rv_allocator *allocator, const void *buffer, size_t size,
                             rv_bank **out, rv_error *err);
-/* Lookup and index-wide pattern straight in a flat buffer that rv_bank_flat_check has accepted. */
+/* Lookup and index-wide pattern straight in a flat buffer that rv_bank_flat_check has accepted.
+ * The allocator serves the call's scratch memory, all given back. */
 rv_status rv_bank_flat_check(const void *buffer, size_t size, rv_error *err);
 rv_status rv_bank_flat_lookup(const void *buffer, const rv_allocator *allocator,
                               const float *query, uint32_t k, rv_bank_match *out, uint32_t *count,
@@ -144,7 +176,9 @@ uint32_t rv_bank_flat_count(const void *buffer);
  * JSON, format version RV_BANK_JSON_VERSION. Export: a NUL-terminated string from the allocator,
  * *size its length. Numbers are written so that a round trip is exact (64-bit integers as strings).
  * Import checks everything before it builds anything: the message gives the path
- * ($.patterns[3].slack), the value and the reason. Limits: size, nesting depth, count of patterns.
+ * ($.patterns[3].slack), the value and the reason. Limits: RV_BANK_JSON_MAX_BYTES, _MAX_VALUES,
+ * _MAX_DEPTH, RV_BANK_MAX_PATTERNS. While importing, cJSON holds the parsed text in libc's memory
+ * (80 bytes a value), not the allocator's: its hooks are global. text needs no NUL at its end.
  */
 rv_status rv_bank_to_json(const rv_bank *bank, const rv_allocator *allocator, char **text,
                           size_t *size, rv_error *err);
