@@ -187,6 +187,7 @@ end
 --   directory  where; emptied first; default: a temporary directory
 --   preload    true: shared_preload_libraries = 'ruvector'
 --   settings   name -> value, for postgresql.conf
+--   record     a file to write the directory's path to, for a wrapper that waits for its removal
 --   pg_config  the pg_config whose PostgreSQL to use; default: PG_CONFIG, then Debian's version 15
 -- Fields for readers: directory, data, socket_directory, log_file, note, user, port.
 function M.new(options)
@@ -196,6 +197,11 @@ function M.new(options)
    self.user = choose_user()
    self:choose_directories(options.directory)
    self:start_guardian()
+   if options.record then
+      local file = assert(io.open(options.record, "w"))
+      file:write(self.directory, "\n")
+      file:close()
+   end
    for name, value in pairs(DEFAULT_SETTINGS) do self.settings[name] = value end
    self.settings.unix_socket_directories = self.socket_directory
    self.settings.port = PORT
@@ -364,9 +370,7 @@ end
 --- Creates and starts a cluster, runs body(cluster), and removes the cluster whatever happens.
 function M.with(options, body)
    local cluster = M.new(options)
-   local ok, result = xpcall(function() return body(cluster:start()) end, function(err)
-      return type(err) == "string" and debug.traceback(err, 2) or err
-   end)
+   local ok, result = pcall(function() return body(cluster:start()) end)
    cluster:remove()
    if not ok then error(result, 0) end
    return result
