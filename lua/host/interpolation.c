@@ -6,16 +6,28 @@
  * argument tables are made once per state and refilled. They and the names of their fields hang in
  * one registry table, whose layout is the enum below.
  */
+#include <assert.h>
 #include <math.h>
 
 #include "host/internal.h"
+
+static const char *const keys[] = {"similarity",      "slack",      "ef_search", "probes",
+                                   "expected_recall", "confidence", "samples",   "k",
+                                   "target_recall"};
+#define PATTERN_KEYS 7 /* the first ones, in the order of rv_interpolate_pattern */
+#define KEYS 9
 
 enum {
     SLOT_QUERY = 1,
     SLOT_PATTERNS = 2,
     SLOT_DEFAULTS = 3,
-    SLOT_PATTERN = 4 /* and the RV_INTERPOLATE_MAX_PATTERNS - 1 that follow */
+    SLOT_PATTERN = 4, /* and the RV_INTERPOLATE_MAX_PATTERNS - 1 that follow */
+    SLOT_KEY = SLOT_PATTERN + RV_INTERPOLATE_MAX_PATTERNS, /* and the KEYS - 1 that follow */
+    SLOTS = SLOT_KEY + KEYS - 1
 };
+
+static_assert(offsetof(rv_interpolate_pattern, samples) == (PATTERN_KEYS - 1) * sizeof(double),
+              "a pattern is PATTERN_KEYS doubles in the order of keys");
 
 typedef struct interpolate_call {
     const rv_serving *serving;
@@ -30,50 +42,84 @@ rv_interpolation_prepare(lua_State *L, void *data)
 {
     rv_serving *serving = data;
 
-    lua_createtable(L, SLOT_PATTERN + RV_INTERPOLATE_MAX_PATTERNS, 0);
-    for (int slot = SLOT_QUERY; slot < SLOT_PATTERN + RV_INTERPOLATE_MAX_PATTERNS; slot++) {
+    lua_createtable(L, SLOTS, 0);
+    for (int slot = SLOT_QUERY; slot < SLOT_KEY; slot++) {
         lua_createtable(L, slot == SLOT_PATTERNS ? RV_INTERPOLATE_MAX_PATTERNS : 0,
-                        slot == SLOT_PATTERNS ? 0 : 8);
+                        slot == SLOT_PATTERNS ? 0 : PATTERN_KEYS);
         lua_rawseti(L, 1, slot);
     }
+    for (int key = 0; key < KEYS; key++) {
+        lua_pushstring(L, keys[key]);
+        lua_rawseti(L, 1, SLOT_KEY + key);
+    }
     serving->interpolate_arguments = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* Stack of a call: the arguments' table, the keys, then the function and what it gets. */
+#define AT_SLOTS 1
+#define AT_KEY 2
+#define AT_FUNCTION (AT_KEY + KEYS)
+#define AT_PATTERNS (AT_FUNCTION + 2)
+
+/* table[keys[key]] = value for the table on top. */
+static void
+set_key(lua_State *L, int key, double value)
+{
+    lua_pushvalue(L, AT_KEY + key);
+    lua_pushnumber(L, value);
+    lua_rawset(L, -3);
 }
 
 static void
 fill_pattern(lua_State *L, const rv_interpolate_pattern *pattern)
 {
-    rv_set_number(L, "similarity", pattern->similarity);
-    rv_set_number(L, "slack", pattern->slack);
-    rv_set_number(L, "ef_search", pattern->ef_search);
-    rv_set_number(L, "probes", pattern->probes);
-    rv_set_number(L, "expected_recall", pattern->expected_recall);
-    rv_set_number(L, "confidence", pattern->confidence);
-    rv_set_number(L, "samples", pattern->samples);
+    const double *values = &pattern->similarity;
+
+    for (int key = 0; key < PATTERN_KEYS; key++)
+        set_key(L, key, values[key]);
 }
 
 static void
-push_arguments(lua_State *L, const interpolate_call *call)
+push_call(lua_State *L, const interpolate_call *call, const rv_policy *policy)
 {
     const rv_interpolate_input *in = call->in;
     uint32_t i;
 
-    lua_rawgeti(L, LUA_REGISTRYINDEX, call->serving->interpolate_arguments); /* index 2 */
-    lua_rawgeti(L, 2, SLOT_QUERY);
-    rv_set_number(L, "k", in->k);
-    rv_set_number(L, "target_recall", in->target_recall);
-    lua_rawgeti(L, 2, SLOT_PATTERNS); /* index 4 */
+    luaL_checkstack(L, AT_FUNCTION + 8, "interpolate");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, call->serving->interpolate_arguments);
+    for (int key = 0; key < KEYS; key++)
+        lua_rawgeti(L, AT_SLOTS, SLOT_KEY + key);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, policy->functions[0]);
+    lua_rawgeti(L, AT_SLOTS, SLOT_QUERY);
+    set_key(L, PATTERN_KEYS, in->k);
+    set_key(L, PATTERN_KEYS + 1, in->target_recall);
+    lua_rawgeti(L, AT_SLOTS, SLOT_PATTERNS);
     for (i = 0; i < in->pattern_count && i < RV_INTERPOLATE_MAX_PATTERNS; i++) {
-        lua_rawgeti(L, 2, SLOT_PATTERN + (int)i);
+        lua_rawgeti(L, AT_SLOTS, SLOT_PATTERN + (int)i);
         fill_pattern(L, &in->patterns[i]);
-        lua_rawseti(L, 4, (int)i + 1);
+        lua_rawseti(L, AT_PATTERNS, (int)i + 1);
     }
     for (; i < RV_INTERPOLATE_MAX_PATTERNS; i++) {
         lua_pushnil(L);
-        lua_rawseti(L, 4, (int)i + 1);
+        lua_rawseti(L, AT_PATTERNS, (int)i + 1);
     }
-    lua_rawgeti(L, 2, SLOT_DEFAULTS);
+    lua_rawgeti(L, AT_SLOTS, SLOT_DEFAULTS);
     fill_pattern(L, &in->defaults);
-    lua_remove(L, 2);
+}
+
+/* True when the table at index has exactly count fields. */
+static bool
+has_fields(lua_State *L, int index, int count)
+{
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        lua_pop(L, 1);
+        if (--count < 0) {
+            lua_pop(L, 1);
+            return false;
+        }
+    }
+    return count == 0;
 }
 
 static void
@@ -84,13 +130,13 @@ interpolate_by_policy(lua_State *L, void *data)
     const rv_policy *policy = &call->serving->policies[RV_POLICY_INTERPOLATION];
     rv_origin origin = {policy, RV_POLICY_INTERPOLATION, 0};
 
-    lua_rawgeti(L, LUA_REGISTRYINDEX, policy->functions[0]);
-    push_arguments(L, call);
+    push_call(L, call, policy);
     rv_call_for_table(L, &origin, 3);
-    call->out.slack = rv_get_number(L, &origin, 1, "", "slack", 0, 10);
-    call->out.ef_search = rv_get_number(L, &origin, 1, "", "ef_search", 1, 100000);
-    call->out.probes = rv_get_number(L, &origin, 1, "", "probes", 1, 100000);
-    rv_only_fields(L, &origin, 1, "", fields);
+    call->out.slack = rv_get_number(L, &origin, AT_FUNCTION, "", "slack", 0, 10);
+    call->out.ef_search = rv_get_number(L, &origin, AT_FUNCTION, "", "ef_search", 1, 100000);
+    call->out.probes = rv_get_number(L, &origin, AT_FUNCTION, "", "probes", 1, 100000);
+    if (!has_fields(L, AT_FUNCTION, 3))
+        rv_only_fields(L, &origin, AT_FUNCTION, "", fields);
 }
 
 /* ---- the built-in ------------------------------------------------------------------------- */

@@ -74,7 +74,7 @@ take_merged(lua_State *L, const rv_origin *origin, merge_call *call)
     rv_pattern *out = &call->out;
 
     call->centroid_weight = rv_get_number(L, origin, 1, "", "centroid_weight", 0, 1);
-    out->samples = (uint32_t)rv_get_integer(L, origin, 1, "", "samples", 1, 4e9);
+    out->samples = (uint32_t)rv_get_integer(L, origin, 1, "", "samples", 0, 4e9);
     out->confidence = (float)rv_get_number(L, origin, 1, "", "confidence", 0, 1);
     out->radius = (float)rv_get_number(L, origin, 1, "", "radius", 0, 1e9);
     out->mean_distances = (float)rv_get_number(L, origin, 1, "", "mean_distances", 0, 1e12);
@@ -88,24 +88,6 @@ take_merged(lua_State *L, const rv_origin *origin, merge_call *call)
     rv_get_rising(L, origin, 1, "", "table_recall", RV_TARGETS, 0, 1, table);
     for (int i = 0; i < RV_TARGETS; i++)
         out->table_recall[i] = (float)table[i];
-}
-
-static void
-merge_by_policy(lua_State *L, void *data)
-{
-    static const char *const fields[] = {"centroid_weight", "samples", "confidence",  "radius",
-                                         "mean_distances",  "probes",  "table_slack", "table_ef",
-                                         "table_recall",    NULL};
-    merge_call *call = data;
-    rv_origin origin = {call->policy, RV_POLICY_RETENTION, MERGE};
-
-    lua_rawgeti(L, LUA_REGISTRYINDEX, call->policy->functions[MERGE]);
-    push_pattern(L, call->a);
-    push_pattern(L, call->b);
-    lua_pushnumber(L, call->weight);
-    rv_call_for_table(L, &origin, 3);
-    take_merged(L, &origin, call);
-    rv_only_fields(L, &origin, 1, "", fields);
 }
 
 static bool
@@ -133,6 +115,43 @@ merge_entry_points(const rv_pattern *a, const rv_pattern *b, rv_pattern *out)
         out->entry_points[i] = 0;
 }
 
+/* What follows from both patterns without a decision. */
+static void
+complete(merge_call *call)
+{
+    const rv_pattern *a = call->a, *b = call->b;
+    rv_pattern *out = &call->out;
+
+    out->usage = a->usage + b->usage;
+    out->created_us = a->created_us < b->created_us ? a->created_us : b->created_us;
+    out->updated_us = a->updated_us > b->updated_us ? a->updated_us : b->updated_us;
+    out->target_recall = b->target_recall;
+    merge_entry_points(a, b, out);
+    rv_pattern_headline(out);
+}
+
+static void
+merge_by_policy(lua_State *L, void *data)
+{
+    static const char *const fields[] = {"centroid_weight", "samples", "confidence",  "radius",
+                                         "mean_distances",  "probes",  "table_slack", "table_ef",
+                                         "table_recall",    NULL};
+    merge_call *call = data;
+    rv_origin origin = {call->policy, RV_POLICY_RETENTION, MERGE};
+    rv_error err;
+
+    lua_rawgeti(L, LUA_REGISTRYINDEX, call->policy->functions[MERGE]);
+    push_pattern(L, call->a);
+    push_pattern(L, call->b);
+    lua_pushnumber(L, call->weight);
+    rv_call_for_table(L, &origin, 3);
+    take_merged(L, &origin, call);
+    rv_only_fields(L, &origin, 1, "", fields);
+    complete(call);
+    if (rv_pattern_check(&call->out, &err) != RV_OK)
+        rv_shape(L, &origin, "%s", err.message);
+}
+
 /* The weighted mean; two centroids of unit length give one of unit length. */
 static void
 merge_centroids(const float *a, const float *b, uint32_t dim, double weight, float *out)
@@ -157,15 +176,7 @@ rv_host_merge(void *ctx, const rv_pattern *a, const float *a_centroid, const rv_
     if (host->serving != NULL)
         call.policy = &host->serving->policies[RV_POLICY_RETENTION];
     cause = rv_gateway_call(host, RV_POLICY_RETENTION, merge_by_policy, &call, NULL);
-    if (cause == RV_HOST_OK) {
-        call.out.usage = a->usage + b->usage;
-        call.out.created_us = a->created_us < b->created_us ? a->created_us : b->created_us;
-        call.out.updated_us = a->updated_us > b->updated_us ? a->updated_us : b->updated_us;
-        call.out.target_recall = b->target_recall;
-        merge_entry_points(a, b, &call.out);
-        rv_pattern_headline(&call.out);
-    }
-    if (cause != RV_HOST_OK || rv_pattern_check(&call.out, NULL) != RV_OK)
+    if (cause != RV_HOST_OK)
         return rv_pattern_merge(NULL, a, a_centroid, b, b_centroid, dim, weight, out, out_centroid,
                                 err);
     if (a_centroid != NULL && b_centroid != NULL && out_centroid != NULL)
