@@ -46,7 +46,7 @@ EXT_SO    = $(BUILD)/ruvector.so
 .DEFAULT_GOAL = help
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Debian packages: to build, to run (Lua libraries of the tools and specs), to test and lint.
 PACKAGES = gcc libc6-dev pkg-config binutils postgresql-15 postgresql-server-dev-15 \
