@@ -53,7 +53,7 @@ rv_raw_distance_unit(rv_metric metric, const float *a, const float *b, uint32_t 
  * enough that they do not queue behind each other; of a long row the processor's own prefetcher
  * fetches the rest once the first lines have shown the direction. */
 #define PREFETCH_BYTES_AHEAD 2048
-#define PREFETCH_BYTES_PER_ROW 1024
+#define PREFETCH_BYTES_PER_ROW 512
 #define PREFETCH_ROWS_MAX 8
 
 static inline void
