@@ -356,9 +356,9 @@ rv_beam_score(const rv_beam *beam, float kth)
 
     if (beam->open.count > 0)
         nearest = (double)beam->open.items[0].distance;
-    else
-        for (size_t i = 0; i < beam->beyond.count; i++)
-            nearest = fmin(nearest, (double)beam->beyond.items[i].distance);
+    for (size_t i = 0; i < beam->beyond.count; i++)
+        if ((double)beam->beyond.items[i].distance < nearest)
+            nearest = (double)beam->beyond.items[i].distance;
     if (!isfinite(nearest) || !isfinite(kth))
         return -1.0f;
     numerator = rv_metric_map_apply(&beam->map, nearest);
