@@ -141,6 +141,15 @@ describe("k-means", function()
       end
    end)
 
+   it("weighs every direction the same in a centre, for cosine and inner product", function()
+      local vectors = engine.floats({ 100, 0, 0, 1, 0, 0.01, 0, 0 }) -- the last has no direction
+      for _, metric in ipairs({ COSINE, IP }) do
+         local found = run(options_of(metric, 2, 1), vectors, 4)
+         assert.near(1 / math.sqrt(5), found.centroids[0], 1e-6)
+         assert.near(2 / math.sqrt(5), found.centroids[1], 1e-6)
+      end
+   end)
+
    it("ignores the rows' lengths for cosine", function()
       local vectors, count = blobs(5, 4, 30, 6, 1)
       local scaled = ffi.new("float[?]", count * 6)
@@ -172,13 +181,27 @@ describe("k-means", function()
    end)
 
    it("keeps no cluster empty, over many small hard cases", function()
-      for seed = 1, 300 do
+      for seed = 1, 500 do
          local g = generator(seed)
          local n, dim, metric = 2 + g.below(30), 1 + g.below(3), ({ L2, L1 })[1 + seed % 2]
          -- heavy tails: outliers pull centres away from their rows
          local vectors = engine.floats(function() return g.normal() / (g.uniform() + 1e-3) end, n * dim)
          local options = options_of(metric, dim, 1 + g.below(n),
             { seed = seed, max_iterations = 1 + seed % 5 })
+         check_promises(run(options, vectors, n), options, vectors, n)
+      end
+   end)
+
+   it("keeps no cluster empty when the last move of the centres empties one", function()
+      -- rare: these came out of a search over some 400,000 small inputs
+      for _, case in ipairs({ { 36675, L1, 8, 3, 5 }, { 112299, L1, 13, 1, 9 }, { 128034, COSINE, 10, 2, 3 },
+         { 362703, L1, 6, 2, 4 } }) do
+         local seed, metric, n, dim, clusters = unpack(case)
+         local g = generator(seed)
+         for _ = 1, 3 do g.below(8) end -- the search drew the three sizes first
+         local vectors = engine.floats(function() return g.normal() / (g.uniform() + 0.01) end, n * dim)
+         local options = options_of(metric, dim, clusters,
+            { seed = seed, max_iterations = 1, tolerance = 0 })
          check_promises(run(options, vectors, n), options, vectors, n)
       end
    end)

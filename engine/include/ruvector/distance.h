@@ -2,8 +2,9 @@
  * distance.h - distances between float32 vectors, and between a float32 query and stored codes.
  *
  * Every kernel exists once as source and is compiled once per instruction-set level; one table is
- * chosen when the library is loaded (cpuid, or RUVECTOR_SIMD=scalar|avx2|avx512|neon). Inputs need
- * no alignment. Levels differ from each other by rounding only.
+ * chosen when the library is loaded (cpuid, or RUVECTOR_SIMD=scalar|avx2|avx512|neon; a name that is
+ * unknown or cannot run here is ignored). Inputs need no alignment. Levels differ from each other by
+ * rounding only.
  *
  * "Raw" distances are what a search compares: cheap, and ordered like the real distance.
  *   L2      squared Euclidean distance
@@ -55,7 +56,8 @@ typedef struct rv_kernels {
 /* The table chosen for this process; never NULL; the same pointer for the life of the process. */
 const rv_kernels *rv_kernels_active(void);
 
-/* The table of one level, or NULL when this build or this machine cannot run it. */
+/* The table of one level, or NULL when this build or this machine cannot run it. NEON is emulated,
+ * slowly, where it is not native. */
 const rv_kernels *rv_kernels_for(rv_simd_level level);
 
 /* Raw distance under a metric. For COSINE over vectors known to have unit length prefer

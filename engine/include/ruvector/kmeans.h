@@ -22,13 +22,16 @@ typedef struct rv_kmeans_options {
 typedef struct rv_kmeans_result {
     uint32_t clusters;   /* centres written; every one has at least one row unless rows repeat */
     uint32_t iterations;
-    double inertia;      /* sum of raw distances of the rows to their centres */
+    double inertia;      /* sum of raw distances of the rows to their centres; for IP too that of
+                            COSINE, by which the rows were assigned */
 } rv_kmeans_result;
 
 /*
  * vectors: count x dim, row after row. centroids: room for clusters x dim. assignment: count
- * entries, may be NULL. Empty clusters take the row farthest from its centre. Deterministic for a
- * seed.
+ * entries, may be NULL, as may result. Empty clusters take the row farthest from its centre; a row
+ * without a direction (zero) is at distance 1 from every centre of COSINE and IP. Deterministic for
+ * a seed at one SIMD level. RV_ERR_RANGE names the first element that is not finite; after any
+ * failure centroids and assignment hold nothing of use.
  */
 rv_status rv_kmeans(const rv_allocator *allocator, const rv_kmeans_options *options,
                     const float *vectors, size_t count, float *centroids, uint32_t *assignment,

@@ -10,14 +10,16 @@
  * The q-quantile of values (0 <= q <= 1): the least value v such that at least q of the total
  * weight is <= v (inverse of the empirical distribution function; no interpolation, so INFINITY
  * among the values is handled). weights may be NULL (all 1). values and weights are reordered.
- * RV_ERR_INVALID when count is 0 or the total weight is not positive; NaN is RV_ERR_RANGE.
+ * RV_ERR_INVALID when count is 0 or the total weight is not positive; NaN is RV_ERR_RANGE. A value
+ * of weight 0 is never the answer. O(count log count).
  */
 rv_status rv_quantile(double *values, double *weights, size_t count, double q, double *out,
                       rv_error *err);
 
 /*
  * Isotonic regression by pool adjacent violators: the non-decreasing fit that minimises the
- * weighted squared error. y is given in order of x; fit may be y. weights may be NULL.
+ * weighted squared error. y is given in order of x; fit may be y. weights may be NULL. Values must
+ * be finite and weights not negative (RV_ERR_RANGE); O(count).
  */
 rv_status rv_isotonic(const rv_allocator *allocator, const double *y, const double *weights,
                       size_t count, double *fit, rv_error *err);
