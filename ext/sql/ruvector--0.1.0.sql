@@ -265,3 +265,44 @@ CREATE CAST (ruvector AS double precision[]) WITH FUNCTION ruvector_to_float8(ru
 CREATE CAST (ruvector AS integer[]) WITH FUNCTION ruvector_to_int4(ruvector) AS ASSIGNMENT;
 
 CREATE CAST (ruvector AS numeric[]) WITH FUNCTION ruvector_to_numeric(ruvector) AS ASSIGNMENT;
+
+-- ---------------------------------------------------------------------------------------------
+-- Access method ruhnsw
+-- ---------------------------------------------------------------------------------------------
+
+CREATE FUNCTION ruhnswhandler(internal) RETURNS index_am_handler
+    AS 'MODULE_PATHNAME', 'ruhnsw_handler' LANGUAGE C;
+
+CREATE ACCESS METHOD ruhnsw TYPE INDEX HANDLER ruhnswhandler;
+
+COMMENT ON ACCESS METHOD ruhnsw IS 'hierarchical navigable small world graph that learns';
+
+-- Support functions of the operator classes: each names its metric.
+
+CREATE FUNCTION ruhnsw_metric_l2(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruhnsw_metric_l2' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION ruhnsw_metric_ip(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruhnsw_metric_ip' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION ruhnsw_metric_cosine(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruhnsw_metric_cosine' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION ruhnsw_metric_l1(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruhnsw_metric_l1' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE OPERATOR CLASS ruvector_l2_ops DEFAULT FOR TYPE ruvector USING ruhnsw AS
+    OPERATOR 1 <-> (ruvector, ruvector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruhnsw_metric_l2(internal);
+
+CREATE OPERATOR CLASS ruvector_ip_ops FOR TYPE ruvector USING ruhnsw AS
+    OPERATOR 1 <#> (ruvector, ruvector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruhnsw_metric_ip(internal);
+
+CREATE OPERATOR CLASS ruvector_cosine_ops FOR TYPE ruvector USING ruhnsw AS
+    OPERATOR 1 <=> (ruvector, ruvector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruhnsw_metric_cosine(internal);
+
+CREATE OPERATOR CLASS ruvector_l1_ops FOR TYPE ruvector USING ruhnsw AS
+    OPERATOR 1 <+> (ruvector, ruvector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruhnsw_metric_l1(internal);

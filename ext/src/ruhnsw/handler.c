@@ -1,0 +1,174 @@
+/*
+ * handler.c - the access method's entry point, its storage parameters, and the support functions
+ * of its operator classes.
+ *
+ * m is fixed by the build (the meta page has it); ef_construction and adaptive_search take effect at
+ * once when ALTER INDEX ... SET changes them.
+ */
+#include "ruhnsw/ruhnsw.h"
+
+#include "access/reloptions.h"
+#include "commands/progress.h"
+#include "commands/vacuum.h"
+#include "utils/index_selfuncs.h"
+#include "utils/selfuncs.h"
+
+static relopt_kind option_kind;
+static bool options_defined = false;
+
+static void
+define_options(void)
+{
+    if (options_defined)
+        return;
+    option_kind = add_reloption_kind();
+    add_int_reloption(option_kind, "m", "Links per node above layer 0; twice as many on layer 0.",
+                      RUHNSW_DEFAULT_M, RUHNSW_MIN_M, RUHNSW_MAX_M, AccessExclusiveLock);
+    add_int_reloption(option_kind, "ef_construction",
+                      "Candidates that are looked at for the links of a new node.",
+                      RUHNSW_DEFAULT_EF_CONSTRUCTION, RUHNSW_MIN_EF_CONSTRUCTION,
+                      RUHNSW_MAX_EF_CONSTRUCTION, ShareUpdateExclusiveLock);
+    add_bool_reloption(option_kind, "adaptive_search",
+                       "Search this index with what was learned about it.", true,
+                       ShareUpdateExclusiveLock);
+    options_defined = true;
+}
+
+static bytea *
+ruhnsw_options(Datum reloptions, bool validate)
+{
+    static const relopt_parse_elt table[] = {
+        {"m", RELOPT_TYPE_INT, offsetof(RuhnswOptions, m)},
+        {"ef_construction", RELOPT_TYPE_INT, offsetof(RuhnswOptions, ef_construction)},
+        {"adaptive_search", RELOPT_TYPE_BOOL, offsetof(RuhnswOptions, adaptive_search)},
+    };
+    RuhnswOptions *options = build_reloptions(reloptions, validate, option_kind,
+                                              sizeof(RuhnswOptions), table, lengthof(table));
+
+    if (validate && options && options->ef_construction < 2 * options->m)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("ef_construction must be at least 2 * m"),
+                        errdetail("ef_construction is %d, m is %d.", options->ef_construction,
+                                  options->m)));
+    return (bytea *) options;
+}
+
+int
+ruhnsw_option_m(Relation index)
+{
+    RuhnswOptions *options = (RuhnswOptions *) index->rd_options;
+
+    return options ? options->m : RUHNSW_DEFAULT_M;
+}
+
+int
+ruhnsw_option_ef_construction(Relation index)
+{
+    RuhnswOptions *options = (RuhnswOptions *) index->rd_options;
+
+    return options ? options->ef_construction : RUHNSW_DEFAULT_EF_CONSTRUCTION;
+}
+
+bool
+ruhnsw_option_adaptive(Relation index)
+{
+    RuhnswOptions *options = (RuhnswOptions *) index->rd_options;
+
+    return options ? options->adaptive_search : true;
+}
+
+rv_metric
+ruhnsw_index_metric(Relation index)
+{
+    FmgrInfo *proc = index_getprocinfo(index, 1, RUHNSW_METRIC_PROC);
+    int32 metric = DatumGetInt32(FunctionCall1(proc, PointerGetDatum(NULL)));
+
+    if (metric < RV_METRIC_L2 || metric > RV_METRIC_L1)
+        elog(ERROR, "operator class of index \"%s\" names unknown metric %d",
+             RelationGetRelationName(index), metric);
+    return (rv_metric) metric;
+}
+
+bool
+ruhnsw_is_index(Relation index)
+{
+    return index->rd_rel->relkind == RELKIND_INDEX && index->rd_indam != NULL &&
+           index->rd_indam->ambuild == ruhnsw_build;
+}
+
+static char *
+ruhnsw_phase_name(int64 phase)
+{
+    switch (phase) {
+        case PROGRESS_CREATEIDX_SUBPHASE_INITIALIZE:
+            return "initializing";
+        case RUHNSW_PHASE_LOAD:
+            return "building the graph in memory";
+        case RUHNSW_PHASE_WRITE:
+            return "writing pages";
+        case RUHNSW_PHASE_INSERT:
+            return "inserting into pages";
+        case RUHNSW_PHASE_CONNECT:
+            return "checking reachability";
+        default:
+            return NULL;
+    }
+}
+
+PG_FUNCTION_INFO_V1(ruhnsw_metric_l2);
+Datum
+ruhnsw_metric_l2(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_INT32(RV_METRIC_L2);
+}
+
+PG_FUNCTION_INFO_V1(ruhnsw_metric_ip);
+Datum
+ruhnsw_metric_ip(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_INT32(RV_METRIC_IP);
+}
+
+PG_FUNCTION_INFO_V1(ruhnsw_metric_cosine);
+Datum
+ruhnsw_metric_cosine(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_INT32(RV_METRIC_COSINE);
+}
+
+PG_FUNCTION_INFO_V1(ruhnsw_metric_l1);
+Datum
+ruhnsw_metric_l1(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_INT32(RV_METRIC_L1);
+}
+
+PG_FUNCTION_INFO_V1(ruhnsw_handler);
+Datum
+ruhnsw_handler(PG_FUNCTION_ARGS)
+{
+    IndexAmRoutine *am = makeNode(IndexAmRoutine);
+
+    define_options();
+    am->amstrategies = 0;
+    am->amsupport = 1;
+    am->amcanorderbyop = true;
+    am->amoptionalkey = true;
+    am->amkeytype = InvalidOid;
+    am->amparallelvacuumoptions = VACUUM_OPTION_NO_PARALLEL;
+
+    am->ambuild = ruhnsw_build;
+    am->ambuildempty = ruhnsw_build_empty;
+    am->aminsert = ruhnsw_insert;
+    am->ambulkdelete = ruhnsw_bulk_delete;
+    am->amvacuumcleanup = ruhnsw_vacuum_cleanup;
+    am->amcostestimate = ruhnsw_cost_estimate;
+    am->amoptions = ruhnsw_options;
+    am->ambuildphasename = ruhnsw_phase_name;
+    am->amvalidate = ruhnsw_validate;
+    am->ambeginscan = ruhnsw_begin_scan;
+    am->amrescan = ruhnsw_rescan;
+    am->amgettuple = ruhnsw_get_tuple;
+    am->amendscan = ruhnsw_end_scan;
+    PG_RETURN_POINTER(am);
+}

@@ -1,0 +1,312 @@
+/*
+ * link.c - choosing and changing the links of nodes on pages: what inserts, vacuum and the check of
+ * reachability have in common.
+ *
+ * Changing a node's links is optimistic. The list is read and the lock released; the new list is
+ * chosen at leisure, reading other pages one at a time; then the links page is locked exclusively,
+ * the list compared with what was read, and replaced if it is still the same, else everything is
+ * done again. So no content lock is held while another page is read, and a stale list never
+ * overwrites a newer one: vacuum relies on that to know that a link it removed stays removed.
+ *
+ * Pruning can cut a node off: a full list must drop somebody, and that node may have had no other
+ * link pointing to it. Two measures on layer 0:
+ *   before  a node is dropped from a list only if some neighbour of it is seen to link back to it
+ *   after   the writer checks again, since that neighbour may have dropped it at the same moment,
+ *           and gives it a new link if so (attach_dropped). Whoever drops last sees both.
+ * This keeps every node linked, but it is not a proof that all can be reached from the entry point;
+ * reach.c makes sure of that at builds and vacuums.
+ */
+#include "ruhnsw/ruhnsw.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* Times that a list is chosen anew because somebody else changed it; the link is then given up. */
+#define LINK_ATTEMPTS 32
+
+void
+ruhnsw_writer_open(RuhnswWriter *writer, Relation index, bool building)
+{
+    MemoryContext context =
+        AllocSetContextCreate(CurrentMemoryContext, "ruhnsw writer", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext former = MemoryContextSwitchTo(context);
+    rv_metric_map map;
+    rv_error err;
+    Size links;
+    Size vector;
+
+    memset(writer, 0, sizeof(*writer));
+    writer->context = context;
+    writer->building = building;
+    ruv_context_allocator(context, &writer->allocator);
+    ruhnsw_graph_open(&writer->graph, index);
+    map = rv_metric_map_make(writer->graph.metric, 0.0f, 0.0f);
+    ruv_check(
+        rv_beam_create(&writer->allocator, &writer->graph.graph, &map, &writer->beam, &err), &err,
+        "ruhnsw insert");
+
+    writer->ef_construction = Max(ruhnsw_option_ef_construction(index), 2 * writer->graph.meta.m);
+    links = (2 * writer->graph.meta.m + 1) * sizeof(uint64);
+    vector = sizeof(float) * writer->graph.meta.dim;
+    writer->candidate_room = writer->ef_construction + 2 * writer->graph.meta.m + 1;
+    writer->found = palloc(sizeof(rv_neighbour) * writer->ef_construction);
+    writer->entries = palloc(sizeof(rv_neighbour) * writer->ef_construction);
+    writer->candidates = palloc(sizeof(rv_candidate) * writer->candidate_room);
+    writer->vectors = MemoryContextAllocHuge(context, vector * writer->candidate_room);
+    writer->vector = palloc(vector);
+    writer->anchor = palloc(vector);
+    writer->old_links = palloc(links);
+    writer->new_links = palloc(links);
+    writer->back_links = palloc(links);
+    writer->far_links = palloc(links);
+    writer->dropped_room = 64;
+    writer->dropped = palloc(sizeof(uint64) * writer->dropped_room);
+    writer->node = palloc(BLCKSZ);
+    writer->links = palloc(BLCKSZ);
+    MemoryContextSwitchTo(former);
+}
+
+void
+ruhnsw_writer_close(RuhnswWriter *writer)
+{
+    MemoryContextDelete(writer->context);
+    writer->context = NULL;
+}
+
+void
+ruhnsw_search_levels(RuhnswWriter *writer, const float *vector, int top, ruhnsw_use_found use,
+                     void *arg)
+{
+    RuhnswGraph *graph = &writer->graph;
+    uint32 entry_count = 1;
+    rv_neighbour *entry = &writer->entries[0];
+    rv_error err;
+
+    Assert(top <= graph->meta.entry_level);
+    graph->query = vector;
+    entry->node = graph->meta.entry;
+    if (graph->graph.distance(graph, entry->node, &entry->distance, &entry->flags) != RV_OK)
+        ruhnsw_corrupt(graph->index, ruhnsw_ref_block(entry->node), "the entry point is not there");
+    for (int level = graph->meta.entry_level; level >= 0; level--) {
+        uint32 ef = level > top ? 1 : writer->ef_construction;
+        uint32 count;
+
+        ruv_check(rv_beam_search_level(writer->beam, writer->entries, entry_count, ef, level,
+                                       writer->found, &count, &err),
+                  &err, "ruhnsw insert");
+        /* Without a live node on this level the next one starts where this one did. */
+        if (count > 0) {
+            memcpy(writer->entries, writer->found, sizeof(rv_neighbour) * count);
+            entry_count = count;
+        }
+        if (level <= top)
+            use(writer, level, count, arg);
+    }
+}
+
+void
+ruhnsw_add_candidate(RuhnswWriter *writer, const float *from, uint64 self, uint64 ref, int *count)
+{
+    rv_candidate *candidate = &writer->candidates[*count];
+    float *vector = writer->vectors + (Size) *count * writer->graph.meta.dim;
+    uint16 flags;
+
+    if (ref == self)
+        return;
+    for (int i = 0; i < *count; i++)
+        if (writer->candidates[i].node == ref)
+            return;
+    Assert(*count < writer->candidate_room);
+    if (!ruhnsw_load_node(&writer->graph, ref, vector, &flags, NULL) || (flags & RUHNSW_NODE_DEAD))
+        return;
+    candidate->node = ref;
+    candidate->vector = vector;
+    candidate->distance = ruhnsw_distance(&writer->graph, from, vector);
+    candidate->tag = 0;
+    (*count)++;
+}
+
+bool
+ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, ItemPointer where, int level,
+                     const uint64 *old_links, int old_count, const uint64 *new_links,
+                     int new_count)
+{
+    Relation index = writer->graph.index;
+    int m = writer->graph.meta.m;
+    int start = ruhnsw_level_start(m, level);
+    Buffer buffer = ruhnsw_read(index, ItemPointerGetBlockNumber(where), BUFFER_LOCK_EXCLUSIVE);
+    RuhnswLinks *links = ruhnsw_get_links(index, BufferGetPage(buffer), where, ref, m);
+    bool same = links != NULL && level <= links->level && links->counts[level] == old_count &&
+                memcmp(links->links + start, old_links, sizeof(uint64) * old_count) == 0;
+
+    if (new_count > ruhnsw_level_limit(m, level))
+        elog(ERROR, "%d links are too many for level %d", new_count, level);
+    if (same) {
+        RuhnswChange change;
+        Page page;
+
+        ruhnsw_change_begin(&change, index, writer->building);
+        page = ruhnsw_change_page(&change, buffer);
+        links = ruhnsw_get_links(index, page, where, ref, m);
+        links->counts[level] = new_count;
+        memcpy(links->links + start, new_links, sizeof(uint64) * new_count);
+        memset(links->links + start + new_count, 0,
+               sizeof(uint64) * (ruhnsw_level_limit(m, level) - new_count));
+        ruhnsw_change_commit(&change);
+    }
+    UnlockReleaseBuffer(buffer);
+    return same;
+}
+
+static bool
+contains(const uint64 *links, int count, uint64 ref)
+{
+    for (int i = 0; i < count; i++)
+        if (links[i] == ref)
+            return true;
+    return false;
+}
+
+bool
+ruhnsw_linked_back(RuhnswWriter *writer, uint64 ref, uint64 except)
+{
+    int count = ruhnsw_load_links(&writer->graph, ref, 0, writer->back_links, NULL, NULL);
+
+    for (int i = 0; i < count; i++) {
+        uint16 flags;
+        int others;
+
+        if (writer->back_links[i] == except)
+            continue;
+        others = ruhnsw_load_links(&writer->graph, writer->back_links[i], 0, writer->far_links,
+                                   NULL, &flags);
+        if (others > 0 && !(flags & RUHNSW_NODE_DEAD) && contains(writer->far_links, others, ref))
+            return true;
+    }
+    return false;
+}
+
+static void
+remember_dropped(RuhnswWriter *writer, uint64 ref)
+{
+    if (writer->dropped_count == writer->dropped_room) {
+        writer->dropped_room *= 2;
+        writer->dropped =
+            repalloc_huge(writer->dropped, sizeof(uint64) * (Size) writer->dropped_room);
+    }
+    writer->dropped[writer->dropped_count++] = ref;
+}
+
+/*
+ * Which of count candidates, one more than the list holds, goes: the one that the heuristic leaves
+ * out (it is last), unless it must stay. Returns its position, or -1 when none can go.
+ */
+static int
+choose_victim(RuhnswWriter *writer, uint64 from, uint64 to, int count, int level, bool force)
+{
+    rv_candidate *candidates = writer->candidates;
+
+    if (candidates[count - 1].node == to && !force)
+        return -1;
+    for (int i = count - 1; i >= 0; i--) {
+        if (candidates[i].node == to)
+            continue;
+        if (level > 0 || ruhnsw_linked_back(writer, candidates[i].node, from))
+            return i;
+    }
+    return -1;
+}
+
+/* Chooses the new list of a full node into new_links; its length, or -1 when to is not let in.
+ * *victim: who was dropped, or no reference. */
+static int
+choose_links(RuhnswWriter *writer, uint64 from, uint64 to, int old_count, int level, bool force,
+             uint64 *victim)
+{
+    const RuhnswMetaData *meta = &writer->graph.meta;
+    int limit = ruhnsw_level_limit(meta->m, level);
+    int count = 0;
+    int skip = -1;
+    int kept = 0;
+
+    *victim = RUHNSW_NO_REF;
+    if (!ruhnsw_load_node(&writer->graph, from, writer->anchor, NULL, NULL))
+        return -1;
+    for (int i = 0; i < old_count; i++)
+        ruhnsw_add_candidate(writer, writer->anchor, from, writer->old_links[i], &count);
+    ruhnsw_add_candidate(writer, writer->anchor, from, to, &count);
+    if (count > limit) {
+        rv_hnsw_select(writer->graph.metric, writer->graph.unit, meta->dim, writer->candidates,
+                       count, limit, NULL);
+        skip = choose_victim(writer, from, to, count, level, force);
+        if (skip < 0)
+            return -1;
+        *victim = writer->candidates[skip].node;
+    }
+    for (int i = 0; i < count; i++)
+        if (i != skip)
+            writer->new_links[kept++] = writer->candidates[i].node;
+    return contains(writer->new_links, kept, to) ? kept : -1;
+}
+
+bool
+ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level, bool force)
+{
+    int limit = ruhnsw_level_limit(writer->graph.meta.m, level);
+
+    for (int attempt = 0; attempt < LINK_ATTEMPTS; attempt++) {
+        uint64 victim = RUHNSW_NO_REF;
+        ItemPointerData where;
+        uint16 flags;
+        int old_count;
+        int new_count;
+
+        CHECK_FOR_INTERRUPTS();
+        old_count =
+            ruhnsw_load_links(&writer->graph, from, level, writer->old_links, &where, &flags);
+        if (old_count < 0 || (flags & RUHNSW_NODE_DEAD))
+            return false;
+        if (contains(writer->old_links, old_count, to))
+            return true;
+        if (old_count < limit) {
+            memcpy(writer->new_links, writer->old_links, sizeof(uint64) * old_count);
+            writer->new_links[old_count] = to;
+            new_count = old_count + 1;
+        } else {
+            new_count = choose_links(writer, from, to, old_count, level, force, &victim);
+            if (new_count < 0)
+                return false;
+        }
+        if (ruhnsw_replace_links(writer, from, &where, level, writer->old_links, old_count,
+                                 writer->new_links, new_count)) {
+            if (victim != RUHNSW_NO_REF && level == 0)
+                remember_dropped(writer, victim);
+            return true;
+        }
+    }
+    return false;
+}
+
+bool
+ruhnsw_attach(RuhnswWriter *writer, uint64 ref)
+{
+    int room = 2 * writer->graph.meta.m;
+    uint64 *links = palloc(sizeof(uint64) * room);
+    int count = ruhnsw_load_links(&writer->graph, ref, 0, links, NULL, NULL);
+    bool attached = false;
+
+    for (int i = 0; i < count && !attached; i++)
+        attached = ruhnsw_link(writer, links[i], ref, 0, true);
+    pfree(links);
+    return attached;
+}
+
+void
+ruhnsw_attach_dropped(RuhnswWriter *writer)
+{
+    /* Attaching may drop others in turn, which are appended and looked at as well. */
+    for (int i = 0; i < writer->dropped_count; i++)
+        if (!ruhnsw_linked_back(writer, writer->dropped[i], RUHNSW_NO_REF))
+            ruhnsw_attach(writer, writer->dropped[i]);
+    writer->dropped_count = 0;
+}

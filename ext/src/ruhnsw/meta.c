@@ -1,0 +1,210 @@
+/*
+ * meta.c - the meta page: what the index is, and where a search enters it.
+ *
+ * The content lock of the meta page is held only while its few fields are copied or changed. The
+ * entry node is changed under the exclusive heavyweight lock as well (ruhnsw.h), so that a check of
+ * the present entry and the change to it are one step.
+ */
+#include "ruhnsw/ruhnsw.h"
+
+#include <math.h>
+
+#include "access/xloginsert.h"
+#include "miscadmin.h"
+
+#define MetaOf(page) ((RuhnswMetaData *) PageGetContents(page))
+
+const char *
+ruhnsw_check_meta(const RuhnswMetaData *meta)
+{
+    if (meta->magic != RUHNSW_MAGIC)
+        return "the meta page has no magic number of this access method";
+    if (meta->version != RUHNSW_VERSION)
+        return "the meta page has an unknown format version";
+    if (meta->epoch == 0)
+        return "the meta page has no epoch";
+    if (meta->dim < 1 || meta->dim > RUHNSW_MAX_DIMENSIONS)
+        return "the number of dimensions is out of range";
+    if (meta->m < RUHNSW_MIN_M || meta->m > RUHNSW_MAX_M)
+        return "m is out of range";
+    if (meta->metric < RV_METRIC_L2 || meta->metric > RV_METRIC_L1)
+        return "the metric is unknown";
+    if ((meta->entry == RUHNSW_NO_REF) != (meta->entry_level == -1) ||
+        meta->entry_level < -1 || meta->entry_level > ruhnsw_max_level(meta->m))
+        return "the level of the entry point is out of range";
+    if (!(meta->max_norm >= 0.0f))
+        return "the bound of the norms is negative";
+    return NULL;
+}
+
+void
+ruhnsw_read_meta(Relation index, RuhnswMetaData *meta)
+{
+    Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_SHARE);
+    Page page = BufferGetPage(buffer);
+    const char *problem;
+
+    if (PageIsNew(page))
+        ruhnsw_corrupt(index, RUHNSW_META_BLOCK, "the meta page is empty");
+    *meta = *MetaOf(page);
+    UnlockReleaseBuffer(buffer);
+    problem = ruhnsw_check_meta(meta);
+    if (problem)
+        ruhnsw_corrupt(index, RUHNSW_META_BLOCK, "%s", problem);
+}
+
+static int
+column_dimensions(Relation index)
+{
+    int dim = TupleDescAttr(index->rd_att, 0)->atttypmod;
+
+    if (dim < 0)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("column does not have dimensions"),
+                        errhint("Declare them, for example as ruvector(768), or index the "
+                                "expression (column::ruvector(768)).")));
+    if (dim > RUHNSW_MAX_DIMENSIONS)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("column cannot have more than %d dimensions for a ruhnsw index",
+                               RUHNSW_MAX_DIMENSIONS),
+                        errdetail("The column has %d dimensions.", dim),
+                        errhint("Index a part of the vector, for example "
+                                "(subvector(column, 1, %d)::ruvector(%d)), or store reduced "
+                                "vectors.",
+                                RUHNSW_MAX_DIMENSIONS, RUHNSW_MAX_DIMENSIONS)));
+    return dim;
+}
+
+void
+ruhnsw_make_meta(Relation index, RuhnswMetaData *meta)
+{
+    int m = ruhnsw_option_m(index);
+    int ef_construction = ruhnsw_option_ef_construction(index);
+
+    if (ef_construction < 2 * m)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("ef_construction must be at least 2 * m"),
+                        errdetail("ef_construction is %d, m is %d.", ef_construction, m)));
+    memset(meta, 0, sizeof(*meta));
+    meta->magic = RUHNSW_MAGIC;
+    meta->version = RUHNSW_VERSION;
+    while (meta->epoch == 0)
+        if (!pg_strong_random(&meta->epoch, sizeof(meta->epoch)))
+            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+                            errmsg("could not generate a random epoch for the index")));
+    meta->entry = RUHNSW_NO_REF;
+    meta->entry_level = -1;
+    meta->dim = column_dimensions(index);
+    meta->m = m;
+    meta->ef_construction = ef_construction;
+    meta->metric = ruhnsw_index_metric(index);
+}
+
+static void
+write_meta(Page page, const RuhnswMetaData *meta)
+{
+    ruhnsw_page_init(page, RUHNSW_PAGE_META);
+    *MetaOf(page) = *meta;
+    /* Generic WAL does not keep what lies between pd_lower and pd_upper. */
+    ((PageHeader) page)->pd_lower = (char *) (MetaOf(page) + 1) - (char *) page;
+}
+
+void
+ruhnsw_create_meta(Relation index, ForkNumber fork, const RuhnswMetaData *meta)
+{
+    Buffer buffer = ReadBufferExtended(index, fork, P_NEW, RBM_NORMAL, NULL);
+
+    Assert(BufferGetBlockNumber(buffer) == RUHNSW_META_BLOCK);
+    LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+    START_CRIT_SECTION();
+    write_meta(BufferGetPage(buffer), meta);
+    MarkBufferDirty(buffer);
+    /* An init fork must survive a crash although the relation itself is not logged. */
+    if (fork == INIT_FORKNUM)
+        log_newpage_buffer(buffer, true);
+    END_CRIT_SECTION();
+    UnlockReleaseBuffer(buffer);
+}
+
+void
+ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building)
+{
+    Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);
+    RuhnswChange change;
+    RuhnswMetaData *meta;
+
+    ruhnsw_change_begin(&change, index, building);
+    meta = MetaOf(ruhnsw_change_page(&change, buffer));
+    meta->entry = entry;
+    meta->entry_level = level;
+    ruhnsw_change_commit(&change);
+    UnlockReleaseBuffer(buffer);
+}
+
+void
+ruhnsw_raise_max_norm(Relation index, float norm, bool building)
+{
+    Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);
+
+    if (MetaOf(BufferGetPage(buffer))->max_norm < norm) {
+        RuhnswChange change;
+
+        ruhnsw_change_begin(&change, index, building);
+        MetaOf(ruhnsw_change_page(&change, buffer))->max_norm = norm;
+        ruhnsw_change_commit(&change);
+    }
+    UnlockReleaseBuffer(buffer);
+}
+
+void
+ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *out)
+{
+    out->index_oid = RelationGetRelid(index);
+    out->epoch = meta->epoch;
+    out->metric = (rv_metric) meta->metric;
+    out->dim = meta->dim;
+    out->adaptive = ruhnsw_option_adaptive(index);
+}
+
+void
+ruhnsw_get_info(Relation index, RuhnswInfo *info)
+{
+    RuhnswMetaData meta;
+
+    ruhnsw_read_meta(index, &meta);
+    ruhnsw_identity(index, &meta, &info->identity);
+    info->m = meta.m;
+    info->ef_construction = ruhnsw_option_ef_construction(index);
+    info->max_norm = meta.max_norm;
+    info->entry_node = meta.entry;
+    info->entry_level = meta.entry_level;
+}
+
+bool
+ruhnsw_prepare(rv_metric metric, int dim, const RuVector *value, float *out)
+{
+    if (value->dim != dim)
+        ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
+                        errmsg("different vector dimensions %d and %d", value->dim, dim),
+                        errdetail("The index has vectors of %d dimensions.", dim)));
+    if (metric == RV_METRIC_COSINE)
+        return rv_normalize(value->x, out, dim) > 0.0f;
+    memcpy(out, value->x, sizeof(float) * dim);
+    return true;
+}
+
+const float *
+ruhnsw_prepare_value(const RuvIndexIdentity *identity, Datum value)
+{
+    RuVector *vector = DatumGetRuVector(value);
+    float *out = palloc(sizeof(float) * identity->dim);
+    bool indexed = ruhnsw_prepare(identity->metric, identity->dim, vector, out);
+
+    if ((Pointer) vector != DatumGetPointer(value))
+        pfree(vector);
+    if (!indexed) {
+        pfree(out);
+        return NULL;
+    }
+    return out;
+}

@@ -1,0 +1,275 @@
+/*
+ * reach.c - which nodes can be reached from the entry point over layer 0, and linking in those that
+ * cannot.
+ *
+ * Every search starts on layer 0 from the entry point as well (scan.c), so reachability in this
+ * sense means that a search which runs on long enough finds the row.
+ *
+ * Two bits per slot of the index: reached, and expanded. The file is swept in page order; each sweep
+ * expands whatever was reached and not yet expanded, and what it reaches on later pages is still
+ * expanded in the same sweep. A graph of this kind needs about as many sweeps as it is wide, a
+ * handful. Sweeps read sequentially and need 2 bits per possible slot, where a queue would read at
+ * random and need 8 bytes per node.
+ *
+ * Concurrent inserts do no harm: nodes that appear meanwhile may be taken for unreachable, and then
+ * get a link more than they need.
+ */
+#include "ruhnsw/ruhnsw.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* Rounds of looking for unreachable nodes and linking them in. */
+#define CONNECT_ROUNDS 5
+
+struct RuhnswReach {
+    BlockNumber blocks;
+    uint32 stride; /* bytes per block in each of the two maps */
+    uint8 *reached;
+    uint8 *expanded;
+    bool changed;
+};
+
+static uint8 *
+slot(const RuhnswReach *reach, uint8 *map, BlockNumber block, OffsetNumber offset, uint8 *bit)
+{
+    if (block >= reach->blocks || offset >= reach->stride * 8)
+        return NULL;
+    *bit = 1 << (offset % 8);
+    return map + (Size) block * reach->stride + offset / 8;
+}
+
+static void
+mark(RuhnswReach *reach, uint64 ref)
+{
+    uint8 bit;
+    uint8 *byte =
+        slot(reach, reach->reached, ruhnsw_ref_block(ref), ruhnsw_ref_offset(ref), &bit);
+
+    if (byte && !(*byte & bit)) {
+        *byte |= bit;
+        reach->changed = true;
+    }
+}
+
+bool
+ruhnsw_reached(const RuhnswReach *reach, uint64 ref)
+{
+    uint8 bit;
+    uint8 *byte =
+        slot(reach, reach->reached, ruhnsw_ref_block(ref), ruhnsw_ref_offset(ref), &bit);
+
+    return byte && (*byte & bit);
+}
+
+/* Some slot of the block is reached and not expanded. */
+static bool
+block_waits(const RuhnswReach *reach, BlockNumber block)
+{
+    const uint8 *reached = reach->reached + (Size) block * reach->stride;
+    const uint8 *expanded = reach->expanded + (Size) block * reach->stride;
+
+    for (uint32 i = 0; i < reach->stride; i++)
+        if (reached[i] & ~expanded[i])
+            return true;
+    return false;
+}
+
+static void
+mark_links(RuhnswReach *reach, const RuhnswLinks *links)
+{
+    for (int i = 0; links && i < links->counts[0]; i++)
+        mark(reach, links->links[i]);
+}
+
+/* Expands one slot of the locked page; where gets the links' position if they lie elsewhere. */
+static bool
+expand_slot(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, Page page,
+            BlockNumber block, OffsetNumber offset, uint64 *owner, ItemPointer where)
+{
+    RuhnswNode *node = ruhnsw_node_at(index, page, block, offset, meta->dim);
+
+    if (node == NULL)
+        return false;
+    *owner = ruhnsw_ref(node->generation, block, offset);
+    *where = node->links;
+    if (ItemPointerGetBlockNumber(where) != block)
+        return true;
+    mark_links(reach, ruhnsw_get_links(index, page, where, *owner, meta->m));
+    return false;
+}
+
+static void
+expand_block(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, BlockNumber block,
+             BufferAccessStrategy strategy)
+{
+    Buffer buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
+    Page page = BufferGetPage(buffer);
+    uint64 *owners = palloc(sizeof(uint64) * reach->stride * 8);
+    ItemPointerData *apart = palloc(sizeof(ItemPointerData) * reach->stride * 8);
+    int apart_count = 0;
+
+    LockBuffer(buffer, BUFFER_LOCK_SHARE);
+    for (OffsetNumber offset = FirstOffsetNumber; offset < reach->stride * 8; offset++) {
+        uint8 bit;
+        uint8 *reached = slot(reach, reach->reached, block, offset, &bit);
+        uint8 *expanded = slot(reach, reach->expanded, block, offset, &bit);
+
+        if (!(*reached & bit) || (*expanded & bit))
+            continue;
+        *expanded |= bit;
+        if (expand_slot(reach, index, meta, page, block, offset, &owners[apart_count],
+                        &apart[apart_count]))
+            apart_count++;
+    }
+    UnlockReleaseBuffer(buffer);
+    for (int i = 0; i < apart_count; i++) {
+        buffer = ruhnsw_read(index, ItemPointerGetBlockNumber(&apart[i]), BUFFER_LOCK_SHARE);
+        mark_links(reach, ruhnsw_get_links(index, BufferGetPage(buffer), &apart[i], owners[i],
+                                           meta->m));
+        UnlockReleaseBuffer(buffer);
+    }
+    pfree(owners);
+    pfree(apart);
+}
+
+/* Sweeps until nothing new is reached. */
+static void
+sweep(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta,
+      BufferAccessStrategy strategy)
+{
+    do {
+        reach->changed = false;
+        for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < reach->blocks; block++) {
+            CHECK_FOR_INTERRUPTS();
+            while (block_waits(reach, block))
+                expand_block(reach, index, meta, block, strategy);
+        }
+    } while (reach->changed);
+}
+
+RuhnswReach *
+ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, BufferAccessStrategy strategy)
+{
+    RuhnswReach *reach = palloc(sizeof(RuhnswReach));
+    Size size;
+
+    reach->blocks = RelationGetNumberOfBlocks(index);
+    reach->stride = (ruhnsw_max_items(meta->dim, meta->m) + 1 + 7) / 8;
+    size = (Size) reach->blocks * reach->stride;
+    reach->reached = MemoryContextAllocExtended(CurrentMemoryContext, size,
+                                                MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+    reach->expanded = MemoryContextAllocExtended(CurrentMemoryContext, size,
+                                                 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+    reach->changed = false;
+    if (meta->entry != RUHNSW_NO_REF) {
+        mark(reach, meta->entry);
+        sweep(reach, index, meta, strategy);
+    }
+    return reach;
+}
+
+void
+ruhnsw_reach_free(RuhnswReach *reach)
+{
+    pfree(reach->reached);
+    pfree(reach->expanded);
+    pfree(reach);
+}
+
+/* The next live node from *offset on that is not reached; false at the end of the page. */
+static bool
+next_unreached(const RuhnswReach *reach, Relation index, const RuhnswMetaData *meta,
+               BlockNumber block, OffsetNumber *offset, BufferAccessStrategy strategy, uint64 *ref)
+{
+    Buffer buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
+    Page page = BufferGetPage(buffer);
+    bool found = false;
+
+    LockBuffer(buffer, BUFFER_LOCK_SHARE);
+    while (!found && !PageIsNew(page) && *offset <= PageGetMaxOffsetNumber(page)) {
+        RuhnswNode *node = ruhnsw_node_at(index, page, block, *offset, meta->dim);
+
+        if (node && !(node->flags & RUHNSW_NODE_DEAD)) {
+            *ref = ruhnsw_ref(node->generation, block, *offset);
+            found = !ruhnsw_reached(reach, *ref);
+        }
+        (*offset)++;
+    }
+    UnlockReleaseBuffer(buffer);
+    return found;
+}
+
+/*
+ * Links ref in from the nearest nodes that a search finds which starts at the entry point and
+ * stays on layer 0: by definition these can be reached.
+ */
+static bool
+connect_node(RuhnswWriter *writer, uint64 ref)
+{
+    RuhnswGraph *graph = &writer->graph;
+    rv_neighbour *entry = &writer->entries[0];
+    uint32 count;
+    rv_error err;
+
+    if (!ruhnsw_load_node(graph, ref, writer->vector, NULL, NULL))
+        return false;
+    graph->query = writer->vector;
+    entry->node = graph->meta.entry;
+    if (graph->graph.distance(graph, entry->node, &entry->distance, &entry->flags) != RV_OK)
+        return false;
+    ruv_check(rv_beam_search_level(writer->beam, entry, 1, writer->ef_construction, 0,
+                                   writer->found, &count, &err),
+              &err, "ruhnsw connect");
+    for (uint32 i = 0; i < count; i++)
+        if (writer->found[i].node != ref && ruhnsw_link(writer, writer->found[i].node, ref, 0, true))
+            return true;
+    return false;
+}
+
+/* One round; returns how many nodes could not be reached at its start or until their turn. */
+static uint64
+connect_round(RuhnswWriter *writer, BufferAccessStrategy strategy)
+{
+    Relation index = writer->graph.index;
+    RuhnswMetaData *meta = &writer->graph.meta;
+    RuhnswReach *reach = ruhnsw_reach_compute(index, meta, strategy);
+    uint64 unreached = 0;
+
+    for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < reach->blocks; block++) {
+        OffsetNumber offset = FirstOffsetNumber;
+        uint64 ref;
+
+        CHECK_FOR_INTERRUPTS();
+        while (next_unreached(reach, index, meta, block, &offset, strategy, &ref)) {
+            unreached++;
+            if (connect_node(writer, ref)) {
+                mark(reach, ref);
+                sweep(reach, index, meta, strategy);
+            }
+        }
+    }
+    ruhnsw_reach_free(reach);
+    ruhnsw_attach_dropped(writer);
+    return unreached;
+}
+
+uint64
+ruhnsw_connect(RuhnswWriter *writer, BufferAccessStrategy strategy)
+{
+    uint64 total = 0;
+
+    ruhnsw_graph_refresh(&writer->graph);
+    if (writer->graph.meta.entry == RUHNSW_NO_REF)
+        return 0;
+    for (int round = 0; round < CONNECT_ROUNDS; round++) {
+        uint64 unreached = connect_round(writer, strategy);
+
+        total += unreached;
+        if (unreached == 0)
+            return total;
+    }
+    elog(DEBUG1, "index \"%s\" still has nodes that are hard to reach",
+         RelationGetRelationName(writer->graph.index));
+    return total;
+}

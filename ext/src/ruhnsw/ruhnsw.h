@@ -1,0 +1,198 @@
+/*
+ * ruhnsw.h - what the files of the access method share: the state structs of its phases and the
+ * callbacks. The on-disk format is page.h's.
+ *
+ * Heavyweight locks (LockPage on the meta block), the protocol between inserts and vacuum:
+ *   insert             share while it searches and links
+ *   insert that may    exclusive instead, so that entry points are promoted one at a time
+ *   move the entry
+ *   vacuum, barrier    exclusive, released at once: waits out the inserts that may have chosen a
+ *                      node as a neighbour before it was marked dead
+ *   vacuum, entry      exclusive while it replaces a dead entry point
+ *   scan, trace        none: see scan.c
+ */
+#ifndef RUHNSW_H
+#define RUHNSW_H
+
+#include "ruhnsw/page.h"
+#include "ruhnsw/ruhnsw_api.h"
+
+#include "access/amapi.h"
+#include "nodes/execnodes.h"
+#include "nodes/pathnodes.h"
+
+#define RUHNSW_DEFAULT_M 16
+#define RUHNSW_DEFAULT_EF_CONSTRUCTION 64
+#define RUHNSW_MIN_EF_CONSTRUCTION 4
+#define RUHNSW_MAX_EF_CONSTRUCTION 1000
+
+/* Operator class support: ruhnsw_metric_*(internal) returns int4, the rv_metric code. */
+#define RUHNSW_METRIC_PROC 1
+
+/* Build phases of pg_stat_progress_create_index; 1 is PROGRESS_CREATEIDX_SUBPHASE_INITIALIZE. */
+#define RUHNSW_PHASE_LOAD 2
+#define RUHNSW_PHASE_WRITE 3
+#define RUHNSW_PHASE_INSERT 4
+#define RUHNSW_PHASE_CONNECT 5
+
+typedef struct RuhnswOptions {
+    int32 vl_len_;
+    int m;
+    int ef_construction;
+    bool adaptive_search;
+} RuhnswOptions;
+
+/* ---- options and operator class (handler.c) ---- */
+
+extern int ruhnsw_option_m(Relation index);
+extern int ruhnsw_option_ef_construction(Relation index);
+extern bool ruhnsw_option_adaptive(Relation index);
+extern rv_metric ruhnsw_index_metric(Relation index); /* of the operator class */
+
+/* ---- meta page (meta.c) ---- */
+
+extern void ruhnsw_read_meta(Relation index, RuhnswMetaData *meta); /* checked */
+/* What is wrong with a meta page's content, or NULL. */
+extern const char *ruhnsw_check_meta(const RuhnswMetaData *meta);
+/* Content of the meta page of an empty index; checks the column and the options. */
+extern void ruhnsw_make_meta(Relation index, RuhnswMetaData *meta);
+/* Writes block 0 of a new fork: unlogged unless it is the init fork. */
+extern void ruhnsw_create_meta(Relation index, ForkNumber fork, const RuhnswMetaData *meta);
+extern void ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building);
+extern void ruhnsw_raise_max_norm(Relation index, float norm, bool building);
+extern void ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *out);
+/* dim floats into out (any memory), of unit length under cosine; false when the value is not
+ * indexed. A wrong dimension is an error. */
+extern bool ruhnsw_prepare(rv_metric metric, int dim, const RuVector *value, float *out);
+
+/* ---- the graph over pages (graph.c) ---- */
+
+typedef struct RuhnswGraph {
+    rv_graph graph; /* for the beam; graph.ctx is this struct */
+    Relation index;
+    RuhnswMetaData meta;
+    rv_metric metric;
+    bool unit;            /* stored vectors have unit length */
+    const float *query;   /* meta.dim floats, the caller's */
+    uint64 pages;         /* buffers read */
+    bool entry_vanished;  /* the entry node of meta was freed by vacuum meanwhile */
+    uint64 *links;        /* room for one level's links */
+    uint64 *waiting;      /* links whose vectors are still to be read */
+} RuhnswGraph;
+
+/* Reads the meta page; arrays come from the current memory context. */
+extern void ruhnsw_graph_open(RuhnswGraph *graph, Relation index);
+extern void ruhnsw_graph_refresh(RuhnswGraph *graph); /* reads the meta page again */
+/* True when the reference can be looked at without reading past the end of the file. */
+extern bool ruhnsw_ref_in_file(Relation index, uint64 ref);
+
+/*
+ * Copies the links of a node at a level into links (room for the level's limit). Returns how many;
+ * -1 when the node vanished or has no such level. where (of its links tuple) and node_flags may be
+ * NULL.
+ */
+extern int ruhnsw_load_links(RuhnswGraph *graph, uint64 ref, int level, uint64 *links,
+                             ItemPointer where, uint16 *node_flags);
+/* Copies a node's vector (out may be NULL), flags and level; false when it vanished. */
+extern bool ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level);
+extern float ruhnsw_distance(const RuhnswGraph *graph, const float *a, const float *b);
+
+/* ---- construction on pages (insert.c, link.c) ---- */
+
+/* A writer: the graph, a beam and workspace, in its own memory context. */
+typedef struct RuhnswWriter {
+    RuhnswGraph graph;
+    rv_allocator allocator;
+    MemoryContext context;
+    rv_beam *beam;
+    uint32 ef_construction;
+    bool building;            /* write without WAL: see RuhnswChange */
+    rv_neighbour *found;      /* ef_construction of them: the result of a search */
+    rv_neighbour *entries;    /* likewise: where the next level starts */
+    rv_candidate *candidates; /* candidate_room of them, each with room for a vector */
+    float *vectors;
+    int candidate_room;
+    float *vector;            /* of the row that is added */
+    float *anchor;            /* of the node whose links are chosen anew */
+    uint64 *old_links;        /* link lists: room for 2m + 1 each */
+    uint64 *new_links;
+    uint64 *back_links;
+    uint64 *far_links;
+    uint64 *dropped;          /* nodes that lost a link on layer 0 since the last attach_dropped */
+    int dropped_count;
+    int dropped_room;
+    RuhnswNode *node;         /* tuples being made, a page each */
+    RuhnswLinks *links;
+} RuhnswWriter;
+
+/* Everything is allocated in a child of the current memory context. */
+extern void ruhnsw_writer_open(RuhnswWriter *writer, Relation index, bool building);
+extern void ruhnsw_writer_close(RuhnswWriter *writer);
+
+/* Adds one row; the caller holds the heavyweight lock (see above) unless building, and has read the
+ * meta page under it (ruhnsw_graph_refresh). level <= ruhnsw_max_level(m). */
+extern void ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level);
+
+/*
+ * Searches for vector from the entry point down, and calls use for each level from top to 0 with
+ * the ef_construction nearest live nodes of that level in writer->found, nearest first. top is at
+ * most the level of the entry point.
+ */
+typedef void (*ruhnsw_use_found)(RuhnswWriter *writer, int level, uint32 count, void *arg);
+extern void ruhnsw_search_levels(RuhnswWriter *writer, const float *vector, int top,
+                                 ruhnsw_use_found use, void *arg);
+
+/* Appends the node to the candidates with its vector and its distance to from; *count of them are
+ * there. Left out: self, vanished and dead nodes, and what is there already. */
+extern void ruhnsw_add_candidate(RuhnswWriter *writer, const float *from, uint64 self, uint64 ref,
+                                 int *count);
+/* Replaces the links of a node at a level if they still are the old ones; false when not. */
+extern bool ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, ItemPointer where, int level,
+                                 const uint64 *old_links, int old_count, const uint64 *new_links,
+                                 int new_count);
+/*
+ * Adds the link from -> to at a level; a full list is chosen anew by the heuristic. With force the
+ * new link is kept whatever the heuristic says. On layer 0 no node is dropped from a list that no
+ * other node is known to link to. True when from links to to afterwards.
+ */
+extern bool ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level, bool force);
+/* True when a live node that ref links to on layer 0, other than except, links back to it. */
+extern bool ruhnsw_linked_back(RuhnswWriter *writer, uint64 ref, uint64 except);
+/* Gives ref a link from one of the nodes that it links to; false when none had room to make. */
+extern bool ruhnsw_attach(RuhnswWriter *writer, uint64 ref);
+/* Attaches the nodes that lost their last known link through this writer or a concurrent one. */
+extern void ruhnsw_attach_dropped(RuhnswWriter *writer);
+
+/* ---- reachability (reach.c) ---- */
+
+typedef struct RuhnswReach RuhnswReach;
+/* Marks what can be reached from the entry node over layer 0, by sweeps in page order. */
+extern RuhnswReach *ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta,
+                                         BufferAccessStrategy strategy);
+extern bool ruhnsw_reached(const RuhnswReach *reach, uint64 ref);
+extern void ruhnsw_reach_free(RuhnswReach *reach);
+/* Links in every live node that cannot be reached; returns how many there were. */
+extern uint64 ruhnsw_connect(RuhnswWriter *writer, BufferAccessStrategy strategy);
+
+/* ---- callbacks ---- */
+
+extern IndexBuildResult *ruhnsw_build(Relation heap, Relation index, IndexInfo *info);
+extern void ruhnsw_build_empty(Relation index);
+extern bool ruhnsw_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
+                          Relation heap, IndexUniqueCheck unique, bool unchanged, IndexInfo *info);
+extern IndexBulkDeleteResult *ruhnsw_bulk_delete(IndexVacuumInfo *info,
+                                                 IndexBulkDeleteResult *stats,
+                                                 IndexBulkDeleteCallback callback, void *state);
+extern IndexBulkDeleteResult *ruhnsw_vacuum_cleanup(IndexVacuumInfo *info,
+                                                    IndexBulkDeleteResult *stats);
+extern void ruhnsw_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count,
+                                 Cost *startup_cost, Cost *total_cost, Selectivity *selectivity,
+                                 double *correlation, double *pages);
+extern bool ruhnsw_validate(Oid opclass);
+extern IndexScanDesc ruhnsw_begin_scan(Relation index, int nkeys, int norderbys);
+extern void ruhnsw_rescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys,
+                          int norderbys);
+extern bool ruhnsw_get_tuple(IndexScanDesc scan, ScanDirection direction);
+extern void ruhnsw_end_scan(IndexScanDesc scan);
+
+#endif

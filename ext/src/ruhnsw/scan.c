@@ -1,0 +1,367 @@
+/*
+ * scan.c - ORDER BY column <operator> constant, nearest first.
+ *
+ * How to search is decided once per execution, at the first tuple (ruv_choose): statically with
+ * ef_search, or with the learned slack. The beam hands out results window by window; what happens
+ * after the first window is up to ruvector.iterative_scan:
+ *   off            the scan ends (an adaptive one not before ef_search rows, since its window is
+ *                  the k of its calibration and not what the user asked for)
+ *   relaxed_order  it goes on until max_scan_tuples nodes were visited
+ *   strict_order   likewise, but skips rows nearer than one already returned
+ * Both adaptive and static searches put the entry point into layer 0 as an additional start: every
+ * live node can be reached from it over layer 0 (reach.c), so a search that runs on finds them all.
+ *
+ * Why no heavyweight lock and no pin is held by a scan
+ *   - A node is freed only when the transaction horizon has passed the moment at which the last link
+ *     to it was removed (vacuum.c). A running scan's snapshot holds the horizon back, so what its beam
+ *     has seen stays in place. On a standby the horizon is the primary's, and a node may be freed
+ *     under a scan: the generation in its reference shows it, and the scan skips the node.
+ *   - Rows are filtered by the executor's MVCC snapshot. Should vacuum remove a row and its line
+ *     pointer be used again between our reading of a node and the heap fetch, the new row is
+ *     invisible to the snapshot. Only MVCC snapshots come here: ordering operators are used by
+ *     plain queries alone, and index-only scans are not offered.
+ *   - A node with a changed list of rows is read under one share lock: removed rows were dead to
+ *     everyone, added ones are filtered as above.
+ *   - The entry node can be freed between reading the meta page and reading the node (standby): the
+ *     scan then reads the meta page again.
+ *
+ * All memory of a scan lives in one context; the beam and the graph are kept over rescans.
+ */
+#include "ruhnsw/ruhnsw.h"
+
+#include "access/relscan.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* A vanished entry node means that the meta page has changed; if it has not, it is wrong. */
+#define RUHNSW_ENTRY_ATTEMPTS 100
+
+typedef struct RuhnswScan {
+    MemoryContext context;
+    rv_allocator allocator;
+    RuhnswGraph graph;
+    rv_beam *beam;
+    float *query;
+    bool null_query; /* all rows are equally near: nothing to learn from */
+
+    RuvIndexIdentity identity;
+    RuvChoice choice;
+    rv_stop_rule rule;
+    bool started;  /* a search runs or has run since the last rescan */
+    bool finished;
+    float last_distance; /* of the last row returned, for strict_order */
+
+    /* rows of the node that is being handed out */
+    ItemPointerData tids[RUHNSW_NODE_TIDS];
+    int tid_count;
+    int tid_next;
+    float distance;
+
+    /* what the report needs */
+    TimestampTz started_at;
+    instr_time spent;
+    uint32 returned;
+    uint32 hit_count;
+    rv_hit hits[RV_TRAJECTORY_MAX_HITS];
+} RuhnswScan;
+
+IndexScanDesc
+ruhnsw_begin_scan(Relation index, int nkeys, int norderbys)
+{
+    IndexScanDesc scan = RelationGetIndexScan(index, nkeys, norderbys);
+    MemoryContext context =
+        AllocSetContextCreate(CurrentMemoryContext, "ruhnsw scan", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext former = MemoryContextSwitchTo(context);
+    RuhnswScan *state = palloc0(sizeof(RuhnswScan));
+
+    state->context = context;
+    ruv_context_allocator(context, &state->allocator);
+    ruhnsw_graph_open(&state->graph, index);
+    state->query = palloc(sizeof(float) * state->graph.meta.dim);
+    state->graph.query = state->query;
+    MemoryContextSwitchTo(former);
+    scan->opaque = state;
+    return scan;
+}
+
+/* Tells the learning engine about the search that ends here. */
+static void
+report_search(RuhnswScan *state)
+{
+    RuvSearchReport report;
+
+    if (!state->started || state->null_query)
+        return;
+    report.index = &state->identity;
+    report.choice = &state->choice;
+    report.query = state->query;
+    report.started = state->started_at;
+    report.latency_us = INSTR_TIME_GET_DOUBLE(state->spent) * 1e6;
+    report.stats = rv_beam_get_stats(state->beam);
+    report.pages = (uint32) Min(state->graph.pages, PG_UINT32_MAX);
+    report.k = state->returned;
+    report.hit_count = state->hit_count;
+    report.hits = state->hits;
+    ruv_capture(&report);
+}
+
+static void
+reset_search(RuhnswScan *state)
+{
+    state->started = false;
+    state->finished = false;
+    state->tid_count = state->tid_next = 0;
+    state->returned = state->hit_count = 0;
+    state->last_distance = 0;
+}
+
+void
+ruhnsw_rescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys)
+{
+    RuhnswScan *state = scan->opaque;
+
+    report_search(state);
+    reset_search(state);
+    if (keys && scan->numberOfKeys > 0)
+        memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
+    if (orderbys && scan->numberOfOrderBys > 0)
+        memmove(scan->orderByData, orderbys, scan->numberOfOrderBys * sizeof(ScanKeyData));
+}
+
+/* The query as the index compares it. A NULL has no distance to anything: any order is right. */
+static void
+load_query(RuhnswScan *state, ScanKey key)
+{
+    int dim = state->graph.meta.dim;
+    RuVector *value;
+
+    state->null_query = (key->sk_flags & SK_ISNULL) != 0;
+    if (state->null_query) {
+        memset(state->query, 0, sizeof(float) * dim);
+        return;
+    }
+    value = DatumGetRuVector(key->sk_argument);
+    ruhnsw_prepare(state->graph.metric, dim, value, state->query);
+    if ((Pointer) value != DatumGetPointer(key->sk_argument))
+        pfree(value);
+}
+
+static void
+prepare_beam(RuhnswScan *state)
+{
+    const RuhnswMetaData *meta = &state->graph.meta;
+    rv_metric_map map = rv_metric_map_make(state->graph.metric, meta->max_norm,
+                                           rv_norm(state->query, meta->dim));
+    rv_error err;
+
+    if (state->beam == NULL)
+        ruv_check(rv_beam_create(&state->allocator, &state->graph.graph, &map, &state->beam, &err),
+                  &err, "ruhnsw search");
+    else
+        rv_beam_set_map(state->beam, &map);
+}
+
+static void
+make_rule(RuhnswScan *state)
+{
+    const RuvChoice *choice = &state->choice;
+    rv_stop_rule *rule = &state->rule;
+
+    memset(rule, 0, sizeof(*rule));
+    if (choice->mode == RV_SEARCH_ADAPTIVE) {
+        rule->window = Max(choice->window, 1);
+        rule->slack = choice->slack;
+        rule->ef = choice->ef_search;
+        rule->max_distances = choice->max_distances;
+    } else {
+        rule->window = Max(choice->ef_search, 1);
+    }
+}
+
+/* Remembered entry points that can be looked at, and the entry node itself. */
+static uint32
+make_starts(RuhnswScan *state, rv_node *starts)
+{
+    uint32 count = 0;
+
+    for (int i = 0; i < state->choice.entry_count; i++)
+        if (ruhnsw_ref_in_file(state->graph.index, state->choice.entry_points[i]))
+            starts[count++] = state->choice.entry_points[i];
+    starts[count++] = state->graph.meta.entry;
+    return count;
+}
+
+static void
+start_search(IndexScanDesc scan)
+{
+    RuhnswScan *state = scan->opaque;
+    rv_node starts[RUV_MAX_ENTRY_POINTS + 1];
+    int attempts = 0;
+    rv_error err;
+
+    if (!IsMVCCSnapshot(scan->xs_snapshot))
+        elog(ERROR, "a ruhnsw index can only be scanned with an MVCC snapshot");
+    state->started_at = GetCurrentTimestamp();
+    state->graph.pages = 0;
+    ruhnsw_graph_refresh(&state->graph);
+    load_query(state, scan->orderByData);
+    ruhnsw_identity(scan->indexRelation, &state->graph.meta, &state->identity);
+    ruv_choose(&state->identity, state->query, &state->choice);
+    prepare_beam(state);
+    make_rule(state);
+    pgstat_count_index_scan(scan->indexRelation);
+    state->started = true;
+    do {
+        const RuhnswMetaData *meta = &state->graph.meta;
+
+        if (state->graph.entry_vanished)
+            ruhnsw_graph_refresh(&state->graph);
+        if (++attempts > RUHNSW_ENTRY_ATTEMPTS)
+            ruhnsw_corrupt(scan->indexRelation, ruhnsw_ref_block(meta->entry),
+                           "the entry point is not there");
+        if (meta->entry_level < 0) {
+            state->finished = true;
+            ruv_check(rv_beam_start(state->beam, &state->rule, 0, -1, NULL, 0, &err), &err,
+                      "ruhnsw search");
+            return;
+        }
+        ruv_check(rv_beam_start(state->beam, &state->rule, meta->entry, meta->entry_level, starts,
+                                make_starts(state, starts), &err),
+                  &err, "ruhnsw search");
+    } while (state->graph.entry_vanished);
+}
+
+/* Whether the scan may go on to another window; sets the bound of that window's work. */
+static bool
+may_continue(RuhnswScan *state)
+{
+    rv_beam_stats stats;
+    uint64 left;
+    rv_error err;
+
+    if (rv_beam_ready(state->beam))
+        return true;
+    stats = rv_beam_get_stats(state->beam);
+    if (stats.windows == 0)
+        return true;
+    if (ruv_iterative_scan == RUV_ITERATIVE_OFF &&
+        (state->choice.mode != RV_SEARCH_ADAPTIVE || state->returned >= ruv_ef_search))
+        return false;
+    if (stats.distances >= (uint64) ruv_max_scan_tuples)
+        return false;
+    left = ruv_max_scan_tuples - stats.distances;
+    if (state->choice.mode == RV_SEARCH_ADAPTIVE && state->choice.max_distances > 0)
+        left = Min(left, state->choice.max_distances);
+    state->rule.max_distances = left;
+    ruv_check(rv_beam_set_rule(state->beam, &state->rule, &err), &err, "ruhnsw search");
+    return true;
+}
+
+/* The rows of a node as they are now; none when it died or vanished. */
+static void
+load_rows(RuhnswScan *state, rv_node node)
+{
+    Buffer buffer = ruhnsw_read(state->graph.index, ruhnsw_ref_block(node), BUFFER_LOCK_SHARE);
+    RuhnswNode *found = ruhnsw_get_node(state->graph.index, BufferGetPage(buffer), node,
+                                        state->graph.meta.dim);
+
+    state->graph.pages++;
+    state->tid_next = state->tid_count = 0;
+    if (found) {
+        state->tid_count = found->tid_count;
+        memcpy(state->tids, found->tids, sizeof(ItemPointerData) * found->tid_count);
+    }
+    UnlockReleaseBuffer(buffer);
+}
+
+/* Makes the next node with rows the current one; false at the end. */
+static bool
+next_node(RuhnswScan *state)
+{
+    while (may_continue(state)) {
+        rv_beam_result result;
+        rv_error err;
+        rv_status status = rv_beam_next(state->beam, &result, &err);
+
+        if (status == RV_ERR_NOTFOUND)
+            return false;
+        ruv_check(status, &err, "ruhnsw search");
+        if (ruv_iterative_scan == RUV_ITERATIVE_STRICT && state->returned > 0 &&
+            result.distance < state->last_distance)
+            continue;
+        load_rows(state, result.node);
+        if (state->tid_count > 0) {
+            state->distance = result.distance;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
+next_row(IndexScanDesc scan)
+{
+    RuhnswScan *state = scan->opaque;
+    ItemPointer tid;
+
+    if (!state->started)
+        start_search(scan);
+    if (state->finished)
+        return false;
+    if (state->tid_next == state->tid_count && !next_node(state)) {
+        state->finished = true;
+        return false;
+    }
+    tid = &state->tids[state->tid_next++];
+    scan->xs_heaptid = *tid;
+    scan->xs_recheck = false;
+    scan->xs_recheckorderby = false;
+    if (state->hit_count < RV_TRAJECTORY_MAX_HITS) {
+        rv_hit *hit = &state->hits[state->hit_count++];
+
+        hit->id = ruhnsw_ref(0, ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
+        hit->distance = state->distance;
+        hit->reserved = 0;
+    }
+    state->returned++;
+    state->last_distance = state->distance;
+    return true;
+}
+
+bool
+ruhnsw_get_tuple(IndexScanDesc scan, ScanDirection direction)
+{
+    RuhnswScan *state = scan->opaque;
+    MemoryContext former;
+    instr_time before;
+    instr_time after;
+    bool found;
+
+    if (scan->numberOfOrderBys != 1)
+        elog(ERROR, "a ruhnsw index can only be scanned in the order of one distance");
+    if (!ScanDirectionIsForward(direction))
+        elog(ERROR, "a ruhnsw index cannot be scanned backwards");
+    if (!state->started)
+        INSTR_TIME_SET_ZERO(state->spent);
+    INSTR_TIME_SET_CURRENT(before);
+    former = MemoryContextSwitchTo(state->context);
+    found = next_row(scan);
+    MemoryContextSwitchTo(former);
+    INSTR_TIME_SET_CURRENT(after);
+    INSTR_TIME_ACCUM_DIFF(state->spent, after, before);
+    return found;
+}
+
+void
+ruhnsw_end_scan(IndexScanDesc scan)
+{
+    RuhnswScan *state = scan->opaque;
+
+    report_search(state);
+    MemoryContextDelete(state->context);
+    scan->opaque = NULL;
+}

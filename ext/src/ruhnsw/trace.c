@@ -1,0 +1,109 @@
+/*
+ * trace.c - searches on behalf of the learning engine: the deep trace of one query, and a reference
+ * search at a static effort. Neither is reported as a search.
+ */
+#include "ruhnsw/ruhnsw.h"
+
+#include "utils/memutils.h"
+
+/* A search outside of a scan, in a memory context of its own. */
+typedef struct Probe {
+    MemoryContext context;
+    MemoryContext former;
+    rv_allocator allocator;
+    RuhnswGraph graph;
+    rv_beam *beam;
+} Probe;
+
+static void
+open_probe(Probe *probe, Relation index, const float *query)
+{
+    rv_metric_map map;
+    rv_error err;
+
+    probe->context =
+        AllocSetContextCreate(CurrentMemoryContext, "ruhnsw trace", ALLOCSET_DEFAULT_SIZES);
+    probe->former = MemoryContextSwitchTo(probe->context);
+    ruv_context_allocator(probe->context, &probe->allocator);
+    ruhnsw_graph_open(&probe->graph, index);
+    probe->graph.query = query;
+    map = rv_metric_map_make(probe->graph.metric, probe->graph.meta.max_norm,
+                             rv_norm(query, probe->graph.meta.dim));
+    ruv_check(rv_beam_create(&probe->allocator, &probe->graph.graph, &map, &probe->beam, &err),
+              &err, "ruhnsw trace");
+}
+
+static void
+close_probe(Probe *probe)
+{
+    MemoryContextSwitchTo(probe->former);
+    MemoryContextDelete(probe->context);
+}
+
+void
+ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, const float *truth,
+             uint32 truth_count, rv_effort *efforts, rv_trace_summary *summary)
+{
+    Probe probe;
+    rv_error err;
+
+    open_probe(&probe, index, query);
+    ruv_check(rv_beam_trace(probe.beam, limits, probe.graph.meta.entry,
+                            probe.graph.meta.entry_level, truth, truth_count, efforts, summary,
+                            &err),
+              &err, "ruhnsw trace");
+    close_probe(&probe);
+}
+
+/* Adds the rows of one node to the hits. */
+static int
+add_hits(Probe *probe, const rv_beam_result *result, int count, int k, rv_hit *hits)
+{
+    Buffer buffer =
+        ruhnsw_read(probe->graph.index, ruhnsw_ref_block(result->node), BUFFER_LOCK_SHARE);
+    RuhnswNode *node = ruhnsw_get_node(probe->graph.index, BufferGetPage(buffer), result->node,
+                                       probe->graph.meta.dim);
+
+    for (int i = 0; node && i < node->tid_count && count < k; i++) {
+        ItemPointer tid = &node->tids[i];
+
+        hits[count].id =
+            ruhnsw_ref(0, ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
+        hits[count].distance = result->distance;
+        hits[count++].reserved = 0;
+    }
+    UnlockReleaseBuffer(buffer);
+    return count;
+}
+
+int
+ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *hits)
+{
+    rv_stop_rule rule = {0};
+    rv_node entry;
+    Probe probe;
+    rv_error err;
+    int count = 0;
+
+    open_probe(&probe, index, query);
+    entry = probe.graph.meta.entry;
+    rule.window = Max(ef_search, 1);
+    if (probe.graph.meta.entry_level >= 0)
+        ruv_check(rv_beam_start(probe.beam, &rule, entry, probe.graph.meta.entry_level, &entry, 1,
+                                &err),
+                  &err, "ruhnsw search");
+    while (probe.graph.meta.entry_level >= 0 && count < k) {
+        rv_beam_result result;
+        rv_status status;
+
+        if (rv_beam_get_stats(probe.beam).windows > 0 && !rv_beam_ready(probe.beam))
+            break;
+        status = rv_beam_next(probe.beam, &result, &err);
+        if (status == RV_ERR_NOTFOUND)
+            break;
+        ruv_check(status, &err, "ruhnsw search");
+        count = add_hits(&probe, &result, count, k, hits);
+    }
+    close_probe(&probe);
+    return count;
+}

@@ -1,0 +1,515 @@
+/*
+ * vacuum.c - removing rows, and taking the nodes that lost all their rows out of the graph.
+ *
+ *   phase    what happens                                           locks
+ *   remove   dead rows are taken off their nodes; a node without     content lock, one page
+ *            rows is marked DEAD: from then on nobody chooses it     at a time
+ *            as a neighbour. Nodes unlinked by an earlier vacuum
+ *            are freed when no running transaction can see them
+ *   barrier  waits for the inserts that chose their neighbours       heavyweight exclusive on
+ *            before the marks were set                               the meta block, at once
+ *                                                                    released
+ *   entry    a dead entry point is replaced by the live node of      the same, held
+ *            the highest level
+ *   repair   every live node that links to a dead one gets new       one content lock at a
+ *            links, by a search and the selection heuristic          time; optimistic (link.c)
+ *   unlink   nothing links to the dead nodes any more: they are      content lock, one page
+ *            stamped with the next transaction id                    at a time
+ *   connect  live nodes that only dead ones linked to are linked     as repair
+ *            in again (reach.c)
+ *
+ * Inserts hold the heavyweight lock in share mode for their whole duration (ruhnsw.h). One that
+ * starts after the barrier sees every DEAD mark, so it neither links to a dead node nor adds a row to
+ * it; and since changes of links are optimistic, it cannot write back a list that still contains
+ * one. So after repair no live node links to a dead one, whatever ran concurrently.
+ *
+ * Scans take no lock. One may stand on a dead node, so the node stays walkable, links and all, until
+ * every transaction that was running when the last link to it was removed has ended. Its slot is
+ * then freed, and the page's generation counted up (page.h), so that even a stale reference that
+ * survived somewhere (a standby's scan, a remembered entry point) is recognised.
+ *
+ * A vacuum that is interrupted leaves nodes that are DEAD but not unlinked; the next one finds them by
+ * their flag. The set of dead nodes is kept in memory, in as many rounds as maintenance_work_mem
+ * makes necessary.
+ */
+#include "ruhnsw/ruhnsw.h"
+
+#include "access/transam.h"
+#include "commands/vacuum.h"
+#include "miscadmin.h"
+#include "storage/freespace.h"
+#include "storage/indexfsm.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+/* Bytes that one dead node takes in the set, roughly. */
+#define BYTES_PER_DEAD 64
+#define MIN_DEAD_PER_ROUND 1024
+#define REPAIR_ATTEMPTS 32
+
+typedef struct Vacuum {
+    IndexVacuumInfo *info;
+    Relation index;
+    IndexBulkDeleteResult *stats;
+    IndexBulkDeleteCallback callback;
+    void *callback_state;
+    RuhnswWriter writer;
+    HTAB *dead;       /* references of this round */
+    long dead_limit;
+    uint64 dead_seen; /* dead nodes that are not unlinked */
+    uint64 freed;
+} Vacuum;
+
+static Buffer
+read_block(Vacuum *vacuum, BlockNumber block, int lock_mode)
+{
+    Buffer buffer;
+
+    vacuum_delay_point();
+    buffer = ReadBufferExtended(vacuum->index, MAIN_FORKNUM, block, RBM_NORMAL,
+                                vacuum->info->strategy);
+    LockBuffer(buffer, lock_mode);
+    return buffer;
+}
+
+static OffsetNumber
+item_count(Page page)
+{
+    return PageIsNew(page) || ruhnsw_trailer(page)->kind != RUHNSW_PAGE_NODES
+               ? 0
+               : PageGetMaxOffsetNumber(page);
+}
+
+static RuhnswNode *
+node_at(Vacuum *vacuum, Page page, BlockNumber block, OffsetNumber offset)
+{
+    return ruhnsw_node_at(vacuum->index, page, block, offset, vacuum->writer.graph.meta.dim);
+}
+
+static bool
+is_dead(Vacuum *vacuum, uint64 ref)
+{
+    return hash_search(vacuum->dead, &ref, HASH_FIND, NULL) != NULL;
+}
+
+static bool
+any_dead(Vacuum *vacuum, const uint64 *links, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (is_dead(vacuum, links[i]))
+            return true;
+    return false;
+}
+
+/* ---- remove ---- */
+
+/* Asks for every row of the page whether it goes; masks[offset] has a bit per row. */
+static bool
+find_dead_rows(Vacuum *vacuum, Page page, BlockNumber block, uint16 *masks)
+{
+    bool found = false;
+
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+        RuhnswNode *node = node_at(vacuum, page, block, offset);
+
+        masks[offset] = 0;
+        for (int i = 0; node && i < node->tid_count; i++) {
+            if (vacuum->callback(&node->tids[i], vacuum->callback_state)) {
+                masks[offset] |= 1 << i;
+                vacuum->stats->tuples_removed++;
+                found = true;
+            } else {
+                vacuum->stats->num_index_tuples++;
+            }
+        }
+        if (node && (node->flags & RUHNSW_NODE_DEAD) && !(node->flags & RUHNSW_NODE_UNLINKED))
+            vacuum->dead_seen++;
+    }
+    return found;
+}
+
+static void
+remove_dead_rows(Vacuum *vacuum, Buffer buffer, const uint16 *masks)
+{
+    BlockNumber block = BufferGetBlockNumber(buffer);
+    RuhnswChange change;
+    Page page;
+
+    ruhnsw_change_begin(&change, vacuum->index, false);
+    page = ruhnsw_change_page(&change, buffer);
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+        RuhnswNode *node;
+        int kept = 0;
+
+        if (masks[offset] == 0)
+            continue;
+        node = node_at(vacuum, page, block, offset);
+        for (int i = 0; i < node->tid_count; i++)
+            if (!(masks[offset] & (1 << i)))
+                node->tids[kept++] = node->tids[i];
+        memset(&node->tids[kept], 0, sizeof(ItemPointerData) * (node->tid_count - kept));
+        node->tid_count = kept;
+        if (kept == 0) {
+            node->flags |= RUHNSW_NODE_DEAD;
+            vacuum->dead_seen++;
+        }
+    }
+    ruhnsw_change_commit(&change);
+}
+
+/* Frees one unlinked node of the locked page that nobody can stand on; false when there is none. */
+static bool
+free_one_node(Vacuum *vacuum, Buffer buffer)
+{
+    BlockNumber block = BufferGetBlockNumber(buffer);
+    Page page = BufferGetPage(buffer);
+
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+        RuhnswNode *node = node_at(vacuum, page, block, offset);
+        Buffer links_buffer = buffer;
+        ItemPointerData where;
+        RuhnswChange change;
+        Page links_page;
+
+        if (node == NULL || !(node->flags & RUHNSW_NODE_UNLINKED) ||
+            !GlobalVisCheckRemovableFullXid(NULL, FullTransactionIdFromU64(node->unlinked_at)))
+            continue;
+        where = node->links;
+        if (ItemPointerGetBlockNumber(&where) != block)
+            links_buffer = ruhnsw_read(vacuum->index, ItemPointerGetBlockNumber(&where),
+                                       BUFFER_LOCK_EXCLUSIVE);
+        ruhnsw_change_begin(&change, vacuum->index, false);
+        page = ruhnsw_change_page(&change, buffer);
+        links_page =
+            links_buffer == buffer ? page : ruhnsw_change_page(&change, links_buffer);
+        PageIndexTupleDeleteNoCompact(page, offset);
+        PageIndexTupleDeleteNoCompact(links_page, ItemPointerGetOffsetNumber(&where));
+        ruhnsw_trailer(page)->generation++;
+        ruhnsw_change_commit(&change);
+        if (links_buffer != buffer) {
+            RecordPageWithFreeSpace(vacuum->index, ItemPointerGetBlockNumber(&where),
+                                    PageGetExactFreeSpace(BufferGetPage(links_buffer)));
+            UnlockReleaseBuffer(links_buffer);
+        }
+        vacuum->freed++;
+        return true;
+    }
+    return false;
+}
+
+static void
+remove_rows(Vacuum *vacuum)
+{
+    uint16 *masks = palloc(sizeof(uint16) * (MaxOffsetNumber + 1));
+
+    for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < RelationGetNumberOfBlocks(vacuum->index);
+         block++) {
+        Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_EXCLUSIVE);
+        Page page = BufferGetPage(buffer);
+        bool freed = false;
+
+        if (find_dead_rows(vacuum, page, block, masks))
+            remove_dead_rows(vacuum, buffer, masks);
+        while (free_one_node(vacuum, buffer))
+            freed = true;
+        if (freed || PageIsNew(page))
+            RecordPageWithFreeSpace(vacuum->index, block,
+                                    PageIsNew(page) ? RUHNSW_PAGE_CAPACITY
+                                                    : PageGetExactFreeSpace(page));
+        UnlockReleaseBuffer(buffer);
+    }
+    pfree(masks);
+}
+
+/* ---- the dead nodes of this round ---- */
+
+static bool
+collect_dead(Vacuum *vacuum)
+{
+    HASHCTL control = {.keysize = sizeof(uint64), .entrysize = sizeof(uint64)};
+    long count = 0;
+
+    if (vacuum->dead)
+        hash_destroy(vacuum->dead);
+    vacuum->dead =
+        hash_create("ruhnsw dead nodes", 1024, &control, HASH_ELEM | HASH_BLOBS);
+    for (BlockNumber block = RUHNSW_FIRST_BLOCK;
+         block < RelationGetNumberOfBlocks(vacuum->index) && count < vacuum->dead_limit; block++) {
+        Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_SHARE);
+        Page page = BufferGetPage(buffer);
+
+        for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+            RuhnswNode *node = node_at(vacuum, page, block, offset);
+            uint64 ref;
+
+            if (node == NULL || !(node->flags & RUHNSW_NODE_DEAD) ||
+                (node->flags & RUHNSW_NODE_UNLINKED))
+                continue;
+            ref = ruhnsw_ref(node->generation, block, offset);
+            hash_search(vacuum->dead, &ref, HASH_ENTER, NULL);
+            count++;
+        }
+        UnlockReleaseBuffer(buffer);
+    }
+    return count > 0;
+}
+
+static void
+wait_for_inserts(Vacuum *vacuum)
+{
+    LockPage(vacuum->index, RUHNSW_META_BLOCK, ExclusiveLock);
+    UnlockPage(vacuum->index, RUHNSW_META_BLOCK, ExclusiveLock);
+}
+
+/* ---- entry ---- */
+
+static uint64
+highest_live_node(Vacuum *vacuum, int *level)
+{
+    uint64 best = RUHNSW_NO_REF;
+
+    *level = -1;
+    for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < RelationGetNumberOfBlocks(vacuum->index);
+         block++) {
+        Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_SHARE);
+        Page page = BufferGetPage(buffer);
+
+        for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+            RuhnswNode *node = node_at(vacuum, page, block, offset);
+
+            if (node && !(node->flags & RUHNSW_NODE_DEAD) && node->level > *level) {
+                best = ruhnsw_ref(node->generation, block, offset);
+                *level = node->level;
+            }
+        }
+        UnlockReleaseBuffer(buffer);
+    }
+    return best;
+}
+
+static void
+replace_entry(Vacuum *vacuum)
+{
+    RuhnswGraph *graph = &vacuum->writer.graph;
+    uint16 flags;
+
+    LockPage(vacuum->index, RUHNSW_META_BLOCK, ExclusiveLock);
+    ruhnsw_graph_refresh(graph);
+    if (graph->meta.entry != RUHNSW_NO_REF &&
+        (!ruhnsw_load_node(graph, graph->meta.entry, NULL, &flags, NULL) ||
+         (flags & RUHNSW_NODE_DEAD))) {
+        int level;
+        uint64 entry = highest_live_node(vacuum, &level);
+
+        ruhnsw_set_entry(vacuum->index, entry, level, false);
+        ruhnsw_graph_refresh(graph);
+    }
+    UnlockPage(vacuum->index, RUHNSW_META_BLOCK, ExclusiveLock);
+}
+
+/* ---- repair ---- */
+
+typedef struct Repair {
+    Vacuum *vacuum;
+    uint64 ref;
+} Repair;
+
+/* Replaces dead links of a node at one level by the best of what is left and what was found. */
+static void
+repair_level(RuhnswWriter *writer, int level, uint32 found, void *arg)
+{
+    Repair *repair = arg;
+    const RuhnswMetaData *meta = &writer->graph.meta;
+    int limit = ruhnsw_level_limit(meta->m, level);
+
+    for (int attempt = 0; attempt < REPAIR_ATTEMPTS; attempt++) {
+        ItemPointerData where;
+        int count = 0;
+        int chosen;
+        int old_count = ruhnsw_load_links(&writer->graph, repair->ref, level, writer->old_links,
+                                          &where, NULL);
+
+        if (old_count < 0 || !any_dead(repair->vacuum, writer->old_links, old_count))
+            return;
+        for (int i = 0; i < old_count; i++)
+            ruhnsw_add_candidate(writer, writer->vector, repair->ref, writer->old_links[i], &count);
+        for (uint32 i = 0; i < found; i++)
+            ruhnsw_add_candidate(writer, writer->vector, repair->ref, writer->found[i].node,
+                                 &count);
+        chosen = rv_hnsw_select(writer->graph.metric, writer->graph.unit, meta->dim,
+                                writer->candidates, count, limit, NULL);
+        for (int i = 0; i < chosen; i++)
+            writer->new_links[i] = writer->candidates[i].node;
+        if (ruhnsw_replace_links(writer, repair->ref, &where, level, writer->old_links, old_count,
+                                 writer->new_links, chosen))
+            return;
+    }
+    ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+                    errmsg("could not repair the links of a node of index \"%s\": they keep "
+                           "changing",
+                           RelationGetRelationName(writer->graph.index)),
+                    errhint("VACUUM goes on where this one stopped.")));
+}
+
+static void
+repair_node(Vacuum *vacuum, uint64 ref)
+{
+    RuhnswWriter *writer = &vacuum->writer;
+    Repair repair = {vacuum, ref};
+    int level;
+    int top;
+
+    ruhnsw_graph_refresh(&writer->graph);
+    if (!ruhnsw_load_node(&writer->graph, ref, writer->vector, NULL, &level))
+        return;
+    top = Min(level, writer->graph.meta.entry_level);
+    for (int above = level; above > top; above--)
+        repair_level(writer, above, 0, &repair);
+    if (top >= 0)
+        ruhnsw_search_levels(writer, writer->vector, top, repair_level, &repair);
+}
+
+/* Whether a live node of the locked page has a dead link; *look: its links lie on another page. */
+static bool
+has_dead_link(Vacuum *vacuum, Page page, BlockNumber block, const RuhnswNode *node, uint64 ref,
+              bool *look)
+{
+    int m = vacuum->writer.graph.meta.m;
+    ItemPointerData where = node->links;
+    RuhnswLinks *links;
+
+    *look = ItemPointerGetBlockNumber(&where) != block;
+    if (*look)
+        return false;
+    links = ruhnsw_get_links(vacuum->index, page, &where, ref, m);
+    if (links == NULL)
+        ruhnsw_corrupt(vacuum->index, block, "a node has no links tuple");
+    for (int level = 0; level <= links->level; level++)
+        if (any_dead(vacuum, links->links + ruhnsw_level_start(m, level), links->counts[level]))
+            return true;
+    return false;
+}
+
+static bool
+has_dead_link_elsewhere(Vacuum *vacuum, uint64 ref)
+{
+    RuhnswWriter *writer = &vacuum->writer;
+
+    for (int level = 0;; level++) {
+        int count =
+            ruhnsw_load_links(&writer->graph, ref, level, writer->old_links, NULL, NULL);
+
+        if (count < 0)
+            return false;
+        if (any_dead(vacuum, writer->old_links, count))
+            return true;
+    }
+}
+
+static void
+repair_links(Vacuum *vacuum)
+{
+    uint64 *refs = palloc(sizeof(uint64) * MaxOffsetNumber);
+    bool *look = palloc(sizeof(bool) * MaxOffsetNumber);
+
+    for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < RelationGetNumberOfBlocks(vacuum->index);
+         block++) {
+        Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_SHARE);
+        Page page = BufferGetPage(buffer);
+        int count = 0;
+
+        for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+            RuhnswNode *node = node_at(vacuum, page, block, offset);
+
+            if (node == NULL || (node->flags & RUHNSW_NODE_DEAD))
+                continue;
+            refs[count] = ruhnsw_ref(node->generation, block, offset);
+            if (has_dead_link(vacuum, page, block, node, refs[count], &look[count]) || look[count])
+                count++;
+        }
+        UnlockReleaseBuffer(buffer);
+        for (int i = 0; i < count; i++)
+            if (!look[i] || has_dead_link_elsewhere(vacuum, refs[i]))
+                repair_node(vacuum, refs[i]);
+    }
+    pfree(refs);
+    pfree(look);
+}
+
+/* ---- unlink ---- */
+
+static void
+mark_unlinked(Vacuum *vacuum)
+{
+    for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < RelationGetNumberOfBlocks(vacuum->index);
+         block++) {
+        Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_EXCLUSIVE);
+        RuhnswChange change = {0};
+        Page page = BufferGetPage(buffer);
+        bool changing = false;
+
+        for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+            RuhnswNode *node = node_at(vacuum, page, block, offset);
+
+            if (node == NULL || !is_dead(vacuum, ruhnsw_ref(node->generation, block, offset)))
+                continue;
+            if (!changing) {
+                ruhnsw_change_begin(&change, vacuum->index, false);
+                page = ruhnsw_change_page(&change, buffer);
+                node = node_at(vacuum, page, block, offset);
+                changing = true;
+            }
+            node->flags |= RUHNSW_NODE_UNLINKED;
+            node->unlinked_at = U64FromFullTransactionId(ReadNextFullTransactionId());
+        }
+        if (changing)
+            ruhnsw_change_commit(&change);
+        UnlockReleaseBuffer(buffer);
+    }
+}
+
+IndexBulkDeleteResult *
+ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
+                   IndexBulkDeleteCallback callback, void *callback_state)
+{
+    Vacuum vacuum = {.info = info,
+                     .index = info->index,
+                     .callback = callback,
+                     .callback_state = callback_state};
+
+    if (stats == NULL)
+        stats = palloc0(sizeof(IndexBulkDeleteResult));
+    stats->num_index_tuples = 0;
+    vacuum.stats = stats;
+    vacuum.dead_limit = Max((Size) maintenance_work_mem * 1024 / BYTES_PER_DEAD,
+                            MIN_DEAD_PER_ROUND);
+    ruhnsw_writer_open(&vacuum.writer, info->index, false);
+
+    remove_rows(&vacuum);
+    if (vacuum.dead_seen > 0) {
+        wait_for_inserts(&vacuum);
+        replace_entry(&vacuum);
+        while (collect_dead(&vacuum)) {
+            repair_links(&vacuum);
+            mark_unlinked(&vacuum);
+        }
+        hash_destroy(vacuum.dead);
+        ruhnsw_connect(&vacuum.writer, info->strategy);
+    }
+    stats->pages_newly_deleted = 0;
+    ruhnsw_writer_close(&vacuum.writer);
+    return stats;
+}
+
+IndexBulkDeleteResult *
+ruhnsw_vacuum_cleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
+{
+    if (info->analyze_only || stats == NULL)
+        return stats;
+    stats->num_pages = RelationGetNumberOfBlocks(info->index);
+    stats->estimated_count = false;
+    IndexFreeSpaceMapVacuum(info->index);
+    return stats;
+}
