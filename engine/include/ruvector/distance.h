@@ -2,9 +2,9 @@
  * distance.h - distances between float32 vectors, and between a float32 query and stored codes.
  *
  * Every kernel exists once as source and is compiled once per instruction-set level; one table is
- * chosen when the library is loaded (cpuid, or RUVECTOR_SIMD=scalar|avx2|avx512|neon; a name that is
- * unknown or cannot run here is ignored). Inputs need no alignment. Levels differ from each other by
- * rounding only.
+ * chosen when the library is loaded (cpuid, or RUVECTOR_SIMD=scalar|avx2|avx512|neon; a name that
+ * is unknown or cannot run here is ignored). Inputs need no alignment. Levels differ from each
+ * other by rounding only.
  *
  * "Raw" distances are what a search compares: cheap, and ordered like the real distance.
  *   L2      squared Euclidean distance

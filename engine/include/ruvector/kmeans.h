@@ -20,10 +20,10 @@ typedef struct rv_kmeans_options {
 } rv_kmeans_options;
 
 typedef struct rv_kmeans_result {
-    uint32_t clusters;   /* centres written; every one has at least one row unless rows repeat */
+    uint32_t clusters; /* centres written; every one has at least one row unless rows repeat */
     uint32_t iterations;
-    double inertia;      /* sum of raw distances of the rows to their centres; for IP too that of
-                            COSINE, by which the rows were assigned */
+    double inertia; /* sum of raw distances of the rows to their centres; for IP too that of
+                       COSINE, by which the rows were assigned */
 } rv_kmeans_result;
 
 /*
