@@ -16,7 +16,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 static _Atomic(const rv_kernels *) active_kernels;
+
+#if defined(__x86_64__)
+/* __builtin_cpu_supports knows this name in some compilers only. Whether the system saves the wide
+ * registers is answered by its "avx2". */
+static bool
+has_f16c(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+#endif
 
 const rv_kernels *
 rv_kernels_for(rv_simd_level level)
@@ -30,8 +45,7 @@ rv_kernels_for(rv_simd_level level)
         /* The compiler's cpuid run-time also asks whether the system saves the wide registers. */
         case RV_SIMD_AVX2:
             __builtin_cpu_init();
-            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                           __builtin_cpu_supports("f16c")
+            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()
                        ? &rv_kernels_avx2
                        : NULL;
         case RV_SIMD_AVX512:
