@@ -81,7 +81,7 @@ check_dims(int expected, int dim)
 {
     if (expected != dim)
         ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
-                        errmsg("different ruvector dimensions %d and %d", expected, dim)));
+                        errmsg("different vector dimensions %d and %d", expected, dim)));
 }
 
 Datum

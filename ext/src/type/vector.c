@@ -47,7 +47,7 @@ ruv_check_same_dim(const RuVector *a, const RuVector *b)
 {
     if (a->dim != b->dim)
         ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
-                        errmsg("different ruvector dimensions %d and %d", a->dim, b->dim)));
+                        errmsg("different vector dimensions %d and %d", a->dim, b->dim)));
 }
 
 static void
