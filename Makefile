@@ -68,8 +68,10 @@ deps: ## install what is missing from Debian's packages
 build: $(ENGINE_SO) $(HOST_SO) $(EXT_SO) $(BUILD)/cdef.h ## compile engine, policy host and extension
 
 # Each SIMD level is compiled with its own flags; nothing else may assume more than the baseline.
+ifeq ($(shell uname -m),x86_64)
 $(BUILD)/engine/src/%_avx2.o: LEVEL = -mavx2 -mfma -mf16c
 $(BUILD)/engine/src/%_avx512.o: LEVEL = -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
+endif
 
 $(BUILD)/engine/%.o: engine/%.c
 	@mkdir -p $(@D)
