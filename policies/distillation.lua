@@ -217,7 +217,7 @@ function policy.self_test(self)
    batch.age_s, batch.targets = { 0, 1e6 }, { 0.5, 0.9, 0.95 }
    local patterns = self.distill(batch, kernels, self.defaults)
    local index = patterns[1]
-   if #patterns ~= 1 or index.cluster ~= 0 then return "two samples must give the index-wide pattern alone" end
+   if #patterns ~= 1 or index.cluster ~= 0 then return "two samples must give one pattern, index-wide" end
    for i, target in ipairs(batch.targets) do
       if index.table_slack[i] < target then return "the slack must reach its target" end
    end

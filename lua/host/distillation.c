@@ -204,6 +204,7 @@ take_patterns(lua_State *L, const rv_origin *origin, distill_call *call)
 {
     bool seen[RV_MAX_CLUSTERS + 1] = {false};
     size_t count = lua_objlen(L, 1);
+    rv_status status;
     rv_error err;
 
     if (count > call->batch->clusters + 1)
@@ -222,7 +223,10 @@ take_patterns(lua_State *L, const rv_origin *origin, distill_call *call)
             rv_shape(L, origin, "patterns[%u].cluster = %u, which an earlier pattern has",
                      (unsigned)i, (unsigned)decided.group);
         seen[decided.group] = true;
-        if (append_pattern(call, &decided, &err) != RV_OK)
+        status = append_pattern(call, &decided, &err);
+        if (status == RV_ERR_NOMEM)
+            rv_sandbox_raise(L, RV_HOST_MEMORY, 0, "no memory for the patterns");
+        if (status != RV_OK)
             rv_shape(L, origin, "patterns[%u]: %s", (unsigned)i, err.message);
         lua_pop(L, 1);
     }

@@ -28,7 +28,7 @@ const char *rv_policy_kind_name(rv_policy_kind kind);
 
 typedef enum rv_host_cause {
     RV_HOST_OK = 0,
-    RV_HOST_MISSING = 1,   /* no such file; the built-in serves; not counted as a failure */
+    RV_HOST_MISSING = 1, /* no such file; the built-in serves; not counted as a failure */
     RV_HOST_SYNTAX = 2,
     RV_HOST_ERROR = 3,     /* a Lua error while running */
     RV_HOST_FUEL = 4,      /* the instruction budget ran out */
@@ -44,15 +44,15 @@ const char *rv_host_cause_name(rv_host_cause cause);
 typedef struct rv_host_failure {
     rv_host_cause cause;
     rv_policy_kind kind;
-    int line;          /* 0: unknown */
+    int line; /* 0: unknown */
     char file[256];
-    char reason[512];  /* names field, value and expected range for RV_HOST_SHAPE */
+    char reason[512]; /* names field, value and expected range for RV_HOST_SHAPE */
 } rv_host_failure;
 
 typedef struct rv_host_options {
     const char *directory;         /* NULL: built-ins only */
     uint64_t fuel;                 /* VM instructions per call; distillation gets 100 times this */
-    size_t memory;                 /* bytes for the whole Lua state */
+    size_t memory;                 /* bytes for the whole Lua state; below 64 kB none opens */
     const rv_allocator *allocator; /* for everything the host allocates, Lua state included */
 } rv_host_options;
 
@@ -74,12 +74,12 @@ rv_host_cause rv_host_load(rv_host *host, const char *directory, rv_host_failure
 
 /* What serves one kind now. Strings live until the next load. */
 typedef struct rv_policy_info {
-    const char *name;     /* declared name; "built-in" when the built-in serves */
+    const char *name; /* declared name; "built-in" when the built-in serves */
     const char *version;
     const char *describe;
-    const char *file;     /* full path; "" for built-in */
+    const char *file; /* full path; "" for built-in */
     uint64_t calls;
-    uint64_t failures;    /* sum over causes; kept over reloads */
+    uint64_t failures; /* sum over causes; kept over reloads */
     uint64_t failures_by_cause[RV_HOST_CAUSES];
     double mean_us;
     double worst_us;
@@ -99,11 +99,11 @@ typedef struct rv_judge_input {
     double latency_us, distances, hops, pages;
     double ef_search, slack, adaptive; /* adaptive: 1 or 0 */
     double target_recall, expected_recall;
-    double recall;            /* measured by deep trace, tie-aware; -1 unknown */
+    double recall; /* measured by deep trace, tie-aware; -1 unknown */
     double score;
-    double needed_distances;  /* least work that would have reached the target; -1 unknown */
-    double diversity;         /* mean pairwise metric distance of the results over the k-th
-                                 distance, clipped to [0, 1]; -1 unknown */
+    double needed_distances; /* least work that would have reached the target; -1 unknown */
+    double diversity;        /* mean pairwise metric distance of the results over the k-th
+                                distance, clipped to [0, 1]; -1 unknown */
     double feedback_relevant, feedback_irrelevant;    /* returned rows judged by the user */
     double feedback_missed_near, feedback_missed_far; /* relevant rows not returned: nearer than
                                                          the k-th result, or farther */
@@ -117,7 +117,7 @@ typedef struct rv_judge_input {
 
 typedef struct rv_judgement {
     bool success;
-    double confidence; /* 0 to 1 */
+    double confidence;                                                   /* 0 to 1 */
     double score_latency, score_recall, score_diversity, score_feedback; /* 0 to 1, -1 missing */
     uint32_t recommendation_count;
     char recommendations[RV_MAX_RECOMMENDATIONS][RV_RECOMMENDATION_SIZE];
@@ -158,35 +158,35 @@ rv_host_cause rv_host_interpolate(rv_host *host, const rv_interpolate_input *in,
 
 /* One judged deep trace. Pointers are the caller's, valid during the call. */
 typedef struct rv_sample {
-    const float *query;        /* dim floats */
-    const rv_effort *efforts;  /* effort_count entries, ascending (beam.h) */
-    uint32_t effort_count;     /* true neighbours, <= k */
-    uint32_t nearest_count;    /* <= 8 */
-    uint64_t nearest[8];       /* nodes, nearest first: candidates for entry points */
-    double recall;             /* of the search as it was served; -1 unknown */
-    double confidence;         /* of its verdict */
-    double age_s;              /* seconds since the search */
+    const float *query;       /* dim floats */
+    const rv_effort *efforts; /* effort_count entries, ascending (beam.h) */
+    uint32_t effort_count;    /* true neighbours, <= k */
+    uint32_t nearest_count;   /* <= 8 */
+    uint64_t nearest[8];      /* nodes, nearest first: candidates for entry points */
+    double recall;            /* of the search as it was served; -1 unknown */
+    double confidence;        /* of its verdict */
+    double age_s;             /* seconds since the search */
     bool success;
 } rv_sample;
 
 typedef struct rv_distill_input {
     rv_metric metric;
     uint32_t dim;
-    uint32_t k;                /* the window all samples were traced with */
+    uint32_t k; /* the window all samples were traced with */
     const rv_sample *samples;
     uint32_t sample_count;
-    double target_recall;      /* for the headline figures */
+    double target_recall; /* for the headline figures */
     double min_samples;
     double learning_rate;
     uint64_t index_epoch;
-    int64_t now_us;            /* for created_us and updated_us */
+    int64_t now_us; /* for created_us and updated_us */
     uint64_t seed;
 } rv_distill_input;
 
 typedef struct rv_distill_output {
     uint32_t count;
-    rv_pattern *patterns;  /* ids 0; every one passes rv_pattern_check */
-    float *centroids;      /* count x dim; the row of an index-wide pattern is zero */
+    rv_pattern *patterns; /* ids 0; every one passes rv_pattern_check */
+    float *centroids;     /* count x dim; the row of an index-wide pattern is zero */
 } rv_distill_output;
 
 /* The output lives in memory of the given allocator until rv_distill_output_free. With fewer than

@@ -42,6 +42,9 @@ typedef struct rv_sandbox {
     rv_allocator allocator;
     size_t used; /* bytes held by the Lua state */
     size_t cap;
+    char *nursery; /* one block for what a new state takes at its birth */
+    size_t nursery_used;
+    bool opening;
 
     /* the call that runs */
     rv_job job;

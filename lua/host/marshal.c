@@ -213,7 +213,10 @@ rv_only_fields(lua_State *L, const rv_origin *origin, int index, const char *pat
 void
 rv_pattern_headline(rv_pattern *pattern)
 {
-    pattern->slack = rv_pattern_slack_at(pattern, pattern->target_recall);
-    pattern->optimal_ef_search = rv_pattern_ef_at(pattern, pattern->target_recall);
-    pattern->expected_recall = rv_pattern_recall_at(pattern, pattern->target_recall);
+    /* (double)0.98f is a little more than the row 0.98 of the table: round to what was declared */
+    double target = round((double)pattern->target_recall * 1e6) / 1e6;
+
+    pattern->slack = rv_pattern_slack_at(pattern, target);
+    pattern->optimal_ef_search = rv_pattern_ef_at(pattern, target);
+    pattern->expected_recall = rv_pattern_recall_at(pattern, target);
 }

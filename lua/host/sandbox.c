@@ -45,6 +45,36 @@ rv_sandbox_of(lua_State *L)
     return sandbox;
 }
 
+/* LuaJIT crashes when an allocation fails inside lua_newstate (it frees a half-made state), so what
+ * that call takes, about 12 kB, comes from one block that was allocated before. */
+#define NURSERY_BYTES ((size_t)64 * 1024)
+
+static bool
+in_nursery(const rv_sandbox *sandbox, const char *block)
+{
+    return block >= sandbox->nursery && block < sandbox->nursery + NURSERY_BYTES;
+}
+
+static void *
+take_block(rv_sandbox *sandbox, size_t size)
+{
+    char *block;
+    size_t rounded = (size + 15) & ~(size_t)15;
+
+    if (!sandbox->opening || rounded > NURSERY_BYTES - sandbox->nursery_used)
+        return sandbox->allocator.alloc(sandbox->allocator.ctx, size);
+    block = sandbox->nursery + sandbox->nursery_used;
+    sandbox->nursery_used += rounded;
+    return block;
+}
+
+static void
+give_block(rv_sandbox *sandbox, void *block)
+{
+    if (!in_nursery(sandbox, block))
+        sandbox->allocator.free(sandbox->allocator.ctx, block);
+}
+
 /* lua_Alloc over an rv_allocator, which has no resize: a block moves when it changes size. Lua
  * relies on shrinking never to fail, so then the old block stays. */
 static void *
@@ -57,14 +87,14 @@ capped_allocate(void *data, void *block, size_t old_size, size_t new_size)
         old_size = 0;
     if (new_size == 0) {
         if (block != NULL)
-            sandbox->allocator.free(sandbox->allocator.ctx, block);
+            give_block(sandbox, block);
         sandbox->used -= old_size;
         return NULL;
     }
     if (new_size > old_size &&
         (sandbox->used > sandbox->cap || new_size - old_size > sandbox->cap - sandbox->used))
         return NULL;
-    moved = sandbox->allocator.alloc(sandbox->allocator.ctx, new_size);
+    moved = take_block(sandbox, new_size);
     if (moved == NULL) {
         if (new_size > old_size)
             return NULL;
@@ -73,7 +103,7 @@ capped_allocate(void *data, void *block, size_t old_size, size_t new_size)
     }
     if (block != NULL) {
         memcpy(moved, block, old_size < new_size ? old_size : new_size);
-        sandbox->allocator.free(sandbox->allocator.ctx, block);
+        give_block(sandbox, block);
     }
     sandbox->used = sandbox->used - old_size + new_size;
     return moved;
@@ -242,8 +272,9 @@ rv_sandbox_run(rv_sandbox *sandbox, uint64_t fuel, rv_job job, void *data)
     lua_sethook(sandbox->L, spend_fuel, LUA_MASKCOUNT, RV_FUEL_TICK);
     cause = cause_of(sandbox, protected_call(sandbox));
     if (cause == RV_HOST_MEMORY) {
-        snprintf(sandbox->reason, sizeof sandbox->reason,
-                 "the memory cap of %zu bytes was hit (ruvector.policy_memory)", sandbox->cap);
+        if (sandbox->raised == RV_HOST_OK)
+            snprintf(sandbox->reason, sizeof sandbox->reason,
+                     "the memory cap of %zu bytes was hit (ruvector.policy_memory)", sandbox->cap);
         sandbox->job = collect;
         protected_call(sandbox);
     }
@@ -268,16 +299,24 @@ open_sandbox(lua_State *L)
 rv_sandbox *
 rv_sandbox_create(const rv_allocator *allocator, size_t cap)
 {
-    rv_sandbox *sandbox = allocator->alloc(allocator->ctx, sizeof *sandbox);
+    rv_sandbox *sandbox;
 
+    if (cap < NURSERY_BYTES)
+        return NULL;
+    sandbox = allocator->alloc(allocator->ctx, sizeof *sandbox);
     if (sandbox == NULL)
         return NULL;
     memset(sandbox, 0, sizeof *sandbox);
     sandbox->allocator = *allocator;
     sandbox->cap = cap;
-    sandbox->L = lua_newstate(capped_allocate, sandbox);
+    sandbox->nursery = allocator->alloc(allocator->ctx, NURSERY_BYTES);
+    if (sandbox->nursery != NULL) {
+        sandbox->opening = true;
+        sandbox->L = lua_newstate(capped_allocate, sandbox);
+        sandbox->opening = false;
+    }
     if (sandbox->L == NULL) {
-        allocator->free(allocator->ctx, sandbox);
+        rv_sandbox_destroy(sandbox);
         return NULL;
     }
     lua_atpanic(sandbox->L, panicked);
@@ -297,7 +336,9 @@ rv_sandbox_destroy(rv_sandbox *sandbox)
     if (sandbox == NULL)
         return;
     allocator = sandbox->allocator;
-    if (!sandbox->broken)
+    if (sandbox->L != NULL && !sandbox->broken)
         lua_close(sandbox->L);
+    if (sandbox->nursery != NULL)
+        allocator.free(allocator.ctx, sandbox->nursery);
     allocator.free(allocator.ctx, sandbox);
 }

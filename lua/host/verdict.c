@@ -207,6 +207,30 @@ recommend(rv_judgement *out, const char *text)
                  text);
 }
 
+/* What to do about the work, where the recall that it bought is known. */
+static void
+recommend_effort(const rv_judge_input *in, rv_judgement *out)
+{
+    bool needed_known = in->needed_distances >= 0;
+
+    if (in->recall >= in->target_recall) {
+        if (needed_known && in->distances > WASTE_FACTOR * in->needed_distances)
+            recommend(out, "this query needed far less work than it got; "
+                           "adaptive search would do less");
+    } else if (!needed_known) {
+        recommend(out, "index too coarse: a true neighbour was out of reach; "
+                       "rebuild with larger m");
+    } else if (in->index_mean_distances > 0 &&
+               in->needed_distances > COARSE_FACTOR * in->index_mean_distances) {
+        recommend(out, "index too coarse: the target takes many times the usual work; "
+                       "rebuild with larger m");
+    } else if (in->adaptive > 0) {
+        recommend(out, "raise target_recall");
+    } else {
+        recommend(out, "raise ef_search, or let adaptive search choose the effort");
+    }
+}
+
 static void
 recommend_all(const rv_judge_input *in, rv_judgement *out)
 {
@@ -216,23 +240,8 @@ recommend_all(const rv_judge_input *in, rv_judgement *out)
     if (known(in->feedback_missed_far) > 0)
         recommend(out, "embedding miss: a relevant row lies farther than the results; "
                        "effort cannot help");
-    if (in->recall >= 0 && in->recall < in->target_recall) {
-        if (!(in->needed_distances >= 0))
-            recommend(out, "index too coarse: a true neighbour was out of reach; "
-                           "rebuild with larger m");
-        else if (in->index_mean_distances > 0 &&
-                 in->needed_distances > COARSE_FACTOR * in->index_mean_distances)
-            recommend(out, "index too coarse: the target takes many times the usual work; "
-                           "rebuild with larger m");
-        else if (in->adaptive > 0)
-            recommend(out, "raise target_recall");
-        else
-            recommend(out, "raise ef_search, or let adaptive search choose the effort");
-    } else if (in->recall >= 0 && in->needed_distances >= 0 &&
-               in->distances > WASTE_FACTOR * in->needed_distances) {
-        recommend(out,
-                  "this query needed far less work than it got; adaptive search would do less");
-    }
+    if (in->recall >= 0 && in->target_recall >= 0)
+        recommend_effort(in, out);
     if (in->diversity >= 0 && in->diversity < DUPLICATE_DIVERSITY)
         recommend(out, "the results are nearly the same; consider removing duplicate rows");
 }
