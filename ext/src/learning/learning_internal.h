@@ -1,11 +1,200 @@
 /*
  * learning_internal.h - what the files of the learning engine share with each other.
+ *
+ *   shmem.c      layout, start-up and the lock table of the shared memory
+ *   registry.c   which indexes learn: slots in shared memory, looked up once per backend
+ *   publish.c    banks in shared memory: written by the worker, copied by backends
+ *   policy.c     the one gateway to the policy host
+ *   optimizer.c  ruv_choose: how to search
+ *   capture.c    ruv_capture: what happened
+ *   launcher.c   starts a worker per learning database; hooks.c keeps it away from DROP DATABASE
+ *   worker.c     the loop; learn.c one round for one index; trace.c truth and deep traces;
+ *                distil.c patterns; store.c and store_rows.c the tables
+ *   sql_*.c      the SQL functions
  */
 #ifndef RUVECTOR_LEARNING_INTERNAL_H
 #define RUVECTOR_LEARNING_INTERNAL_H
 
 #include "ruvector.h"
 #include "learning.h"
+#include "host/host.h"
+
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/dsa.h"
+
+/* ---- shared memory (shmem.c) --------------------------------------------------------------- */
+
+#define RUV_MAX_INDEXES 1024 /* indexes that learn, in the whole cluster */
+#define RUV_ERROR_TEXT 256
+
+typedef enum RuvWorkerState {
+    RUV_WORKER_NONE,
+    RUV_WORKER_STARTING,
+    RUV_WORKER_IDLE,
+    RUV_WORKER_LEARNING,
+    RUV_WORKER_STANDBY /* in recovery: publishes what the primary learned, writes nothing */
+} RuvWorkerState;
+
+/* One database that learns. */
+typedef struct RuvDatabaseSlot {
+    Oid database;        /* InvalidOid: never used */
+    bool wanted;         /* a worker should run */
+    bool held;           /* ... but not now */
+    bool sync_requested; /* the configuration changed since the worker read it */
+    bool ring_ready;
+    int worker_state;    /* RuvWorkerState */
+    pid_t worker_pid;    /* 0: none */
+    Latch *worker_latch; /* valid while worker_pid is set */
+    uint64 extract_requested;
+    uint64 extract_done;
+    char last_error[RUV_ERROR_TEXT];
+} RuvDatabaseSlot;
+
+/* One index that learns. */
+typedef struct RuvIndexSlot {
+    Oid database; /* InvalidOid: free */
+    Oid index_oid;
+    Oid table_oid;
+    bool fresh;        /* just registered: what the worker remembers of the index is void */
+    int database_slot; /* whose ring it uses */
+    pg_atomic_uint64 bank_generation; /* 0: nothing published; never repeats in a cluster's run */
+    dsa_pointer bank;
+    Size bank_offset; /* from the start of the bank area */
+    Size bank_size;
+    int64 last_learned; /* TimestampTz; 0: never */
+    char last_error[RUV_ERROR_TEXT];
+    /* Live figures, written by the worker, read without the lock. */
+    pg_atomic_uint64 trajectories; /* drained, since learning was enabled */
+    pg_atomic_uint64 waiting;      /* sampled, not yet judged */
+    pg_atomic_uint64 undistilled;  /* judged since the last distillation */
+    pg_atomic_uint64 learning_us;  /* processor time */
+    pg_atomic_uint64 failures;     /* rounds that ended with an error */
+} RuvIndexSlot;
+
+/* Cluster-wide counters of one kind of policy, on a cache line of their own. */
+typedef struct RuvPolicyCounters {
+    pg_atomic_uint64 calls;
+    pg_atomic_uint64 failures;
+    pg_atomic_uint64 total_ns;
+    pg_atomic_uint64 worst_ns;
+    pg_atomic_uint64 logged; /* bit per cause that was logged since the last reload */
+    char padding[PG_CACHE_LINE_SIZE - 5 * sizeof(pg_atomic_uint64)];
+} RuvPolicyCounters;
+
+typedef struct RuvShared {
+    LWLock *lock;
+    uint64 boot_id;                   /* random; half of every query id */
+    uint64 bank_sequence;             /* last bank generation given out */
+    Latch *launcher_latch;            /* NULL: no launcher */
+    ConditionVariable worker_changed; /* a worker ended, or finished an extraction */
+    int database_count;
+    Size ring_bytes;                      /* of one ring */
+    Size bank_bytes;                      /* of the bank area */
+    pg_atomic_uint64 sessions;            /* backends that recorded a search */
+    pg_atomic_uint64 registry_generation; /* changes whenever a slot comes or goes */
+    pg_atomic_uint64 policy_generation;   /* changes with every accepted reload */
+    RuvPolicyCounters policies[RV_POLICY_KINDS];
+    RuvIndexSlot indexes[RUV_MAX_INDEXES];
+    RuvDatabaseSlot databases[FLEXIBLE_ARRAY_MEMBER];
+} RuvShared;
+
+extern RuvShared *ruv_shared; /* NULL without preloading */
+
+extern rv_ring *ruv_shared_ring(int database_slot);
+extern char *ruv_shared_bank_area(void);
+extern Size ruv_shared_bytes(void);
+
+/* ---- registry.c ---------------------------------------------------------------------------- */
+
+/* What a backend knows of one index; see registry.c for its life. */
+typedef struct RuvIndexCache {
+    Oid index_oid;
+    uint64 registry_generation; /* when it was resolved; 0: never */
+    RuvIndexSlot *slot;         /* NULL: the index does not learn */
+    rv_ring *ring;
+    uint64 bank_generation; /* of the copy below */
+    char *bank;             /* NULL: none */
+    Size bank_size;
+    Size bank_capacity;
+} RuvIndexCache;
+
+/* The entry of an index, resolved against the registry's present generation. Takes the lock
+ * (shared) only when that changed. NULL without preloading. Never raises an error. */
+extern RuvIndexCache *ruv_index_cache(Oid index_oid);
+/* As above, without resolving: NULL when the entry is not up to date. For the end of a scan. */
+extern RuvIndexCache *ruv_index_cache_peek(Oid index_oid);
+
+/* The slot of this database, claimed if need be. -1: all are taken. */
+extern int ruv_database_claim(Oid database);
+/* -1: none. The caller holds the lock. */
+extern int ruv_database_find(Oid database);
+extern void ruv_database_set_state(int slot, RuvWorkerState state);
+extern void ruv_database_set_error(int slot, const char *message);
+
+/* Registers an index as learning (no effect if it is). NULL: the registry is full. */
+extern RuvIndexSlot *ruv_registry_add(Oid database, int database_slot, Oid table_oid,
+                                      Oid index_oid);
+extern RuvIndexSlot *ruv_registry_find(Oid database, Oid index_oid);
+/* Forgets the slots of a database for which keep returns false (keep NULL: all of them). */
+typedef bool (*ruv_registry_keep_fn)(void *ctx, Oid table_oid, Oid index_oid);
+extern void ruv_registry_forget(Oid database, ruv_registry_keep_fn keep, void *ctx);
+
+/* At commit, in the order of the calls: register these indexes of a table, or forget all that are
+ * registered for it; then let the worker read the configuration again. */
+extern void ruv_registry_enable_at_commit(Oid table_oid, List *index_oids);
+extern void ruv_registry_disable_at_commit(Oid table_oid);
+/* At commit: asks for a worker in this database and lets it read the configuration again. */
+extern void ruv_worker_request(void);
+/* Now: asks the worker to distil everything it has, and waits until it has done so. */
+extern void ruv_worker_extract(void);
+
+/* ---- publish.c ----------------------------------------------------------------------------- */
+
+/* Attaches the bank area, which may raise an error, so that what follows cannot. */
+extern void ruv_publish_prepare(void);
+/* Flattens and publishes; raises an error when the bank area is too small. */
+extern void ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank);
+/* The caller holds the lock exclusively. */
+extern void ruv_unpublish_locked(RuvIndexSlot *slot);
+/* Brings the backend's copy up to date. False: none is published or memory is short. */
+extern bool ruv_fetch_bank(RuvIndexCache *cache);
+
+/* ---- policy.c ------------------------------------------------------------------------------ */
+
+/* The host of this process, at the shared generation; NULL when memory is short. */
+extern rv_host *ruv_policy_host(void);
+
+extern rv_host_cause ruv_policy_interpolate(const rv_interpolate_input *in, rv_interpolation *out);
+extern rv_host_cause ruv_policy_judge(const rv_judge_input *in, rv_judgement *out);
+extern rv_host_cause ruv_policy_distill(const rv_allocator *allocator, const rv_distill_input *in,
+                                        rv_distill_output *out);
+/* For rv_bank_learn, rv_bank_consolidate and rv_bank_prune; ctx is not used. */
+extern rv_status ruv_policy_merge(void *ctx, const rv_pattern *a, const float *a_centroid,
+                                  const rv_pattern *b, const float *b_centroid, uint32_t dim,
+                                  double weight, rv_pattern *out, float *out_centroid,
+                                  rv_error *err);
+extern bool ruv_policy_keep(void *ctx, const rv_pattern *pattern);
+
+/* Loads the policies anew in this process; the former ones stay when that fails. */
+extern rv_host_cause ruv_policy_reload(rv_host_failure *failure);
+/* Tells every process to load anew. */
+extern void ruv_policy_announce(void);
+extern const char *ruv_policy_directory_path(void);
+extern int64 ruv_policy_generation(void);
+
+/* Of all processes; of this one without preloading. */
+typedef struct RuvPolicyFigures {
+    uint64 calls;
+    uint64 failures;
+    double mean_us;
+    double worst_us;
+} RuvPolicyFigures;
+extern RuvPolicyFigures ruv_policy_figures(rv_policy_kind kind);
+
+/* ---- capture.c ----------------------------------------------------------------------------- */
 
 /* The last search of this backend, for ruvector_last_search(). */
 typedef struct RuvLastSearch {
@@ -20,5 +209,22 @@ typedef struct RuvLastSearch {
 } RuvLastSearch;
 
 extern const RuvLastSearch *ruv_last_search(void);
+
+/* ---- sql_search.c -------------------------------------------------------------------------- */
+
+/* Starts the result of a function that returns rows; *descriptor describes them. */
+extern struct Tuplestorestate *ruv_begin_rows(FunctionCallInfo fcinfo,
+                                              struct TupleDescData **descriptor);
+
+/* ---- hooks.c, launcher.c ------------------------------------------------------------------- */
+
+extern void ruv_hooks_init(void);
+extern void ruv_launcher_register(void);
+extern void ruv_launcher_wake_locked(void);
+extern PGDLLEXPORT void ruv_launcher_main(Datum argument);
+extern PGDLLEXPORT void ruv_worker_main(Datum database);
+
+/* Raises an error that says what to add to postgresql.conf unless the library was preloaded. */
+extern void ruv_require_preload(void);
 
 #endif

@@ -1,7 +1,32 @@
 /*
- * optimizer.c - how to search: what was learned, or the static settings.
+ * optimizer.c - how to search: by what was learned, or by the static settings.
+ *
+ * The adaptive plan
+ *   slack, ef    the index-wide pattern's calibration at the declared recall, corrected by the
+ *                nearest region patterns as the interpolation policy sees fit
+ *   window       the number of results the calibration was made for; further windows follow when
+ *                the executor takes more
+ *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times, and
+ *                distances per window at RUV_DISTANCE_HEADROOM times what the calibration expects.
+ *                The headroom is wide since the mean over queries is the product's promise and the
+ *                hard queries, which need many times the mean, carry it.
+ *
+ * Without a bank for this build of the index the plan is static, and says why. Nothing here may
+ * fail a query: memory that is short, a policy that fails or a bank that does not fit all mean a
+ * simpler plan.
  */
 #include "learning/learning_internal.h"
+
+#include <math.h>
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#define RUV_NEAREST_PATTERNS 3
+#define RUV_EF_HEADROOM 8
+#define RUV_DISTANCE_HEADROOM 20
+#define RUV_MIN_DISTANCE_BOUND 5000
+#define RUV_MAX_EF_BOUND 100000
 
 const char *
 ruv_choice_reason_name(RuvChoiceReason reason)
@@ -10,19 +35,19 @@ ruv_choice_reason_name(RuvChoiceReason reason)
         case RUV_REASON_LEARNED:
             return "learned";
         case RUV_REASON_SETTING_OFF:
-            return "adaptive_search is off";
+            return "ruvector.adaptive_search is off";
         case RUV_REASON_INDEX_OFF:
             return "the index's adaptive_search is off";
         case RUV_REASON_NOT_PRELOADED:
-            return "not preloaded";
+            return "ruvector is not in shared_preload_libraries";
         case RUV_REASON_LEARNING_DISABLED:
-            return "learning_enabled is off";
+            return "ruvector.learning_enabled is off";
         case RUV_REASON_NOTHING_LEARNED:
             return "nothing learned yet";
         case RUV_REASON_INDEX_REBUILT:
-            return "the index was rebuilt";
+            return "the index was rebuilt since";
         case RUV_REASON_POLICY_FAILED:
-            return "learned, by the built-in interpolation";
+            return "learned, with the built-in interpolation";
     }
     return "unknown";
 }
@@ -40,18 +65,131 @@ choose_static(RuvChoice *choice)
     choice->best_similarity = -1;
 }
 
+/* Memory of one lookup, reused by all of this backend. */
+static MemoryContext
+lookup_memory(rv_allocator *allocator)
+{
+    static MemoryContext context = NULL;
+
+    if (context == NULL)
+        context =
+            AllocSetContextCreate(TopMemoryContext, "ruvector bank lookup", ALLOCSET_SMALL_SIZES);
+    ruv_context_allocator(context, allocator);
+    return context;
+}
+
+/* What a pattern says for the declared target. */
+static void
+describe_pattern(const rv_pattern *pattern, double similarity, double target,
+                 rv_interpolate_pattern *out)
+{
+    out->similarity = similarity;
+    out->slack = rv_pattern_slack_at(pattern, target);
+    out->ef_search = rv_pattern_ef_at(pattern, target);
+    out->probes = Max(pattern->optimal_probes, 1);
+    out->expected_recall = rv_pattern_recall_at(pattern, target);
+    out->confidence = pattern->confidence;
+    out->samples = pattern->samples;
+}
+
+/* The region patterns near the query that were calibrated for the same window and build. */
+static void
+add_nearest_patterns(const RuvIndexCache *cache, const rv_pattern *defaults, const float *query,
+                     rv_interpolate_input *in)
+{
+    rv_bank_match matches[RUV_NEAREST_PATTERNS];
+    MemoryContext context;
+    rv_allocator allocator;
+    uint32_t count = 0;
+
+    if (rv_bank_flat_count(cache->bank) <= 1)
+        return;
+    context = lookup_memory(&allocator);
+    if (rv_bank_flat_lookup(cache->bank, &allocator, query, RUV_NEAREST_PATTERNS, matches, &count,
+                            NULL) != RV_OK)
+        count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const rv_pattern *pattern = matches[i].pattern;
+
+        if (pattern->k == defaults->k && pattern->index_epoch == defaults->index_epoch)
+            describe_pattern(pattern, matches[i].similarity, in->target_recall,
+                             &in->patterns[in->pattern_count++]);
+    }
+    MemoryContextReset(context);
+}
+
+static uint64
+distance_bound(const rv_pattern *pattern, int ef_bound)
+{
+    double expected = Max(pattern->mean_distances, 0);
+    double bound = Max(expected * RUV_DISTANCE_HEADROOM, (double)ef_bound * RUV_EF_HEADROOM);
+
+    return (uint64)Max(bound, RUV_MIN_DISTANCE_BOUND);
+}
+
+/* Static when the bank does not serve; otherwise fills the adaptive plan. */
+static void
+choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const float *query,
+                RuvChoice *choice)
+{
+    const rv_pattern *pattern = rv_bank_flat_index_pattern(cache->bank);
+    rv_interpolate_input in;
+    rv_interpolation plan;
+    rv_host_cause cause;
+    double ef_bound;
+
+    if (pattern == NULL) {
+        choice->reason = RUV_REASON_NOTHING_LEARNED;
+        return;
+    }
+    if (pattern->index_epoch != index->epoch) {
+        choice->reason = RUV_REASON_INDEX_REBUILT;
+        return;
+    }
+    /* The same build means the same metric and dimensions too. */
+    memset(&in, 0, sizeof(in));
+    in.k = pattern->k;
+    in.target_recall = ruv_target_recall;
+    describe_pattern(pattern, 1.0, in.target_recall, &in.defaults);
+    add_nearest_patterns(cache, pattern, query, &in);
+    cause = ruv_policy_interpolate(&in, &plan);
+
+    choice->mode = RV_SEARCH_ADAPTIVE;
+    choice->reason = cause == RV_HOST_OK || cause == RV_HOST_MISSING ? RUV_REASON_LEARNED
+                                                                     : RUV_REASON_POLICY_FAILED;
+    choice->window = (int)pattern->k;
+    choice->slack = (float)plan.slack;
+    choice->probes = (int)plan.probes;
+    choice->expected_recall = in.defaults.expected_recall;
+    choice->patterns_used = 1 + (int)in.pattern_count;
+    choice->best_similarity = in.pattern_count > 0 ? in.patterns[0].similarity : -1;
+    ef_bound = RUV_EF_HEADROOM * Max(plan.ef_search, in.defaults.ef_search);
+    choice->ef_search = (int)Max(Min(ef_bound, RUV_MAX_EF_BOUND), choice->window);
+    choice->max_distances = distance_bound(pattern, choice->ef_search);
+}
+
 void
 ruv_choose(const RuvIndexIdentity *index, const float *query, RuvChoice *choice)
 {
+    RuvIndexCache *cache;
+
     choose_static(choice);
-    if (!ruv_preloaded)
+    if (ruv_shared == NULL) {
         choice->reason = RUV_REASON_NOT_PRELOADED;
-    else if (!ruv_learning_enabled)
+        return;
+    }
+    if (!ruv_learning_enabled) {
         choice->reason = RUV_REASON_LEARNING_DISABLED;
-    else if (!ruv_adaptive_search)
+        return;
+    }
+    /* Also for a static search: ruv_capture relies on the entry that this resolves. */
+    cache = ruv_index_cache(index->index_oid);
+    if (!ruv_adaptive_search)
         choice->reason = RUV_REASON_SETTING_OFF;
     else if (!index->adaptive)
         choice->reason = RUV_REASON_INDEX_OFF;
-    else
+    else if (cache->slot == NULL || !ruv_fetch_bank(cache))
         choice->reason = RUV_REASON_NOTHING_LEARNED;
+    else
+        choose_adaptive(index, cache, query, choice);
 }

@@ -1,10 +1,199 @@
 /*
- * shmem.c - the learning engine's shared memory.
+ * shmem.c - the learning engine's shared memory: what is there, and who may touch it how.
+ *
+ * Everything is in one block that is sized at server start, because what must be reachable from
+ * every backend without a lock cannot move or grow:
+ *
+ *   RuvShared                 control words, policy counters, registry of indexes, databases
+ *   rings                     one per database that may learn (ruvector.max_learning_databases), of
+ *                             ruvector.trajectory_buffer_size cells each; laid out at first use, so
+ *                             that an unused ring costs address space only
+ *   bank area                 ruvector.bank_memory; a dynamic shared area created in place and held
+ *                             to its first segment, so that a bank is found by its offset and a
+ *                             reader needs no mapping of its own
+ *
+ * One ring per database, and not one for all: the worker that reads a ring can see the tables of
+ * its own database only, and a busy database must not push out what another has not read yet.
+ *
+ * Locks
+ *   what                                    written by                    protected by
+ *   databases[], indexes[] (plain fields)   workers, SQL functions, hooks lock, exclusive
+ *   bank, bank_offset, bank_size, and the   the database's worker         lock, exclusive (swap);
+ *     bytes of a published bank                                           readers copy under shared
+ *   bank bytes before they are published    the database's worker         nobody else knows them
+ *   bank_generation, registry_generation,   with the change they          atomic; read without lock
+ *     policy_generation                     announce, after it
+ *   live figures of a slot, counters        workers, backends             atomic
+ *   ring                                    every backend; one reader,    lock-free (ring.h)
+ *                                           the database's worker
+ *   worker_changed                          workers                       its own spinlock
+ *
+ * A search in the steady state reads three generations and takes no lock. The lock is held for the
+ * copy of one bank at most. Nothing raises an error while holding it, except through
+ * LWLockReleaseAll at abort.
  */
 #include "learning/learning_internal.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#define RUV_TRANCHE "ruvector"
+#define RUV_SHARED_ALIGN 128
+
+StaticAssertDecl(sizeof(RuvPolicyCounters) == PG_CACHE_LINE_SIZE,
+                 "counters of two policies must not share a cache line");
+
+RuvShared *ruv_shared = NULL;
+
+static shmem_startup_hook_type previous_startup_hook = NULL;
+#if PG_VERSION_NUM >= 150000
+static shmem_request_hook_type previous_request_hook = NULL;
+#endif
+
+static Size
+control_bytes(void)
+{
+    Size size = offsetof(RuvShared, databases);
+
+    size = add_size(size, mul_size(sizeof(RuvDatabaseSlot), ruv_max_learning_databases));
+    return TYPEALIGN(RUV_SHARED_ALIGN, size);
+}
+
+static Size
+ring_bytes(void)
+{
+    return TYPEALIGN(RUV_SHARED_ALIGN, rv_ring_size((uint32_t)ruv_trajectory_buffer_size));
+}
+
+static Size
+bank_bytes(void)
+{
+    return TYPEALIGN(RUV_SHARED_ALIGN,
+                     Max((Size)ruv_bank_memory * 1024, dsa_minimum_size() + RUV_SHARED_ALIGN));
+}
+
+Size
+ruv_shared_bytes(void)
+{
+    Size size = add_size(control_bytes(), bank_bytes());
+
+    return add_size(size, mul_size(ring_bytes(), ruv_max_learning_databases));
+}
+
+rv_ring *
+ruv_shared_ring(int database_slot)
+{
+    char *rings = (char *)ruv_shared + control_bytes();
+
+    Assert(database_slot >= 0 && database_slot < ruv_shared->database_count);
+    return (rv_ring *)(rings + ruv_shared->ring_bytes * (Size)database_slot);
+}
+
+char *
+ruv_shared_bank_area(void)
+{
+    return (char *)ruv_shared + control_bytes() +
+           ruv_shared->ring_bytes * (Size)ruv_shared->database_count;
+}
+
+static void
+request_shared_memory(void)
+{
+#if PG_VERSION_NUM >= 150000
+    if (previous_request_hook)
+        previous_request_hook();
+#endif
+    RequestAddinShmemSpace(ruv_shared_bytes());
+    RequestNamedLWLockTranche(RUV_TRANCHE, 1);
+}
+
+static void
+create_bank_area(void)
+{
+    dsa_area *area;
+
+    area = dsa_create_in_place(ruv_shared_bank_area(), ruv_shared->bank_bytes,
+                               ruv_shared->lock->tranche, NULL);
+    dsa_pin(area);
+    /* Never beyond what is in place: readers find banks by offset. */
+    dsa_set_size_limit(area, ruv_shared->bank_bytes);
+    dsa_detach(area);
+}
+
+static void
+initialise_shared_memory(void)
+{
+    memset(ruv_shared, 0, control_bytes());
+    ruv_shared->lock = &GetNamedLWLockTranche(RUV_TRANCHE)->lock;
+    ruv_shared->database_count = ruv_max_learning_databases;
+    ruv_shared->ring_bytes = ring_bytes();
+    ruv_shared->bank_bytes = bank_bytes();
+    if (!pg_strong_random(&ruv_shared->boot_id, sizeof(ruv_shared->boot_id)))
+        ruv_shared->boot_id = (uint64)GetCurrentTimestamp();
+    ConditionVariableInit(&ruv_shared->worker_changed);
+    pg_atomic_init_u64(&ruv_shared->sessions, 0);
+    pg_atomic_init_u64(&ruv_shared->registry_generation, 1);
+    pg_atomic_init_u64(&ruv_shared->policy_generation, 1);
+    for (int i = 0; i < RV_POLICY_KINDS; i++) {
+        pg_atomic_init_u64(&ruv_shared->policies[i].calls, 0);
+        pg_atomic_init_u64(&ruv_shared->policies[i].failures, 0);
+        pg_atomic_init_u64(&ruv_shared->policies[i].total_ns, 0);
+        pg_atomic_init_u64(&ruv_shared->policies[i].worst_ns, 0);
+        pg_atomic_init_u64(&ruv_shared->policies[i].logged, 0);
+    }
+    for (int i = 0; i < RUV_MAX_INDEXES; i++) {
+        pg_atomic_init_u64(&ruv_shared->indexes[i].bank_generation, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].trajectories, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].waiting, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].undistilled, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].learning_us, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].failures, 0);
+    }
+    create_bank_area();
+}
+
+static void
+startup_shared_memory(void)
+{
+    bool found;
+
+    if (previous_startup_hook)
+        previous_startup_hook();
+    LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+    ruv_shared = ShmemInitStruct("ruvector", ruv_shared_bytes(), &found);
+    if (!found)
+        initialise_shared_memory();
+    LWLockRelease(AddinShmemInitLock);
+}
 
 void
 ruv_learning_init(void)
 {
-    ruv_preloaded = true;
+#if PG_VERSION_NUM >= 150000
+    previous_request_hook = shmem_request_hook;
+    shmem_request_hook = request_shared_memory;
+#else
+    request_shared_memory();
+#endif
+    previous_startup_hook = shmem_startup_hook;
+    shmem_startup_hook = startup_shared_memory;
+    ruv_hooks_init();
+    ruv_launcher_register();
+}
+
+void
+ruv_require_preload(void)
+{
+    if (ruv_shared != NULL)
+        return;
+    ereport(ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+             errmsg("learning needs ruvector to be loaded at server start"),
+             errdetail("Searches are recorded in shared memory, which is reserved at start only. "
+                       "The type and the indexes work without it."),
+             errhint("Add the line\n    shared_preload_libraries = 'ruvector'\nto postgresql.conf "
+                     "(append it to what is there, separated by a comma), then restart the "
+                     "server.")));
 }

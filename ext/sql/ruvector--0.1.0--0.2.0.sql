@@ -1,0 +1,68 @@
+-- ruvector 0.2.0: tracking. Which tables learn, what was searched, and how the last search went.
+
+-- complain if the script is sourced in psql, rather than by ALTER EXTENSION
+\echo Use "ALTER EXTENSION ruvector UPDATE" to load this file. \quit
+
+-- Tables that learn. Dumped, so that a restored database goes on learning.
+CREATE TABLE ruvector_learning (
+    table_id regclass PRIMARY KEY,
+    trajectory_window integer NOT NULL,
+    learning_rate double precision NOT NULL,
+    min_samples integer NOT NULL,
+    id_column name,
+    enabled_at timestamptz NOT NULL DEFAULT now(),
+    enabled_by name NOT NULL
+);
+SELECT pg_catalog.pg_extension_config_dump('ruvector_learning', '');
+
+-- Searches that were sampled, the last trajectory_window of each index. An index is named by oid and,
+-- for one that is made again or restored, by table and name.
+CREATE TABLE ruvector_trajectories (
+    query_id uuid PRIMARY KEY,
+    table_id regclass NOT NULL,
+    index_oid oid NOT NULL,
+    index_name name NOT NULL,
+    index_epoch bigint NOT NULL,
+    searched_at timestamptz NOT NULL,
+    user_id oid NOT NULL,
+    mode text NOT NULL,
+    k integer NOT NULL,
+    ef_search integer NOT NULL,
+    slack real NOT NULL,
+    target_recall real NOT NULL,
+    expected_recall real,
+    distances bigint NOT NULL,
+    hops bigint NOT NULL,
+    pages bigint NOT NULL,
+    latency_us real NOT NULL,
+    score real,
+    query ruvector,
+    query_hash bytea
+);
+CREATE INDEX ruvector_trajectories_index ON ruvector_trajectories (index_oid, searched_at);
+SELECT pg_catalog.pg_extension_config_dump('ruvector_trajectories', '');
+
+-- "table" may be omitted in positional calls, as everywhere in the documentation.
+CREATE FUNCTION ruvector_enable_learning("table" regclass, trajectory_window integer DEFAULT 1000,
+                                         learning_rate double precision DEFAULT NULL,
+                                         min_samples integer DEFAULT NULL,
+                                         id_column name DEFAULT NULL) RETURNS void
+    AS 'MODULE_PATHNAME', 'ruv_enable_learning' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION ruvector_disable_learning("table" regclass) RETURNS void
+    AS 'MODULE_PATHNAME', 'ruv_disable_learning' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION ruvector_last_query_id() RETURNS uuid
+    AS 'MODULE_PATHNAME', 'ruv_last_query_id' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+CREATE FUNCTION ruvector_last_search(OUT query_id uuid, OUT index regclass, OUT mode text,
+                                     OUT reason text, OUT ef_search integer,
+                                     OUT slack double precision, OUT window_size integer,
+                                     OUT target_recall double precision,
+                                     OUT expected_recall double precision,
+                                     OUT patterns_used integer, OUT k integer,
+                                     OUT distances bigint, OUT hops bigint, OUT pages bigint,
+                                     OUT windows integer, OUT stopped_by text,
+                                     OUT latency_us double precision, OUT score double precision,
+                                     OUT entry_points integer) RETURNS record
+    AS 'MODULE_PATHNAME', 'ruv_last_search_row' LANGUAGE C VOLATILE PARALLEL RESTRICTED;

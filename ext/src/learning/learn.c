@@ -1,0 +1,289 @@
+/*
+ * learn.c - one round of learning for one index: trace and judge a batch, distil when it is time,
+ * store everything in one transaction, publish after it has committed.
+ *
+ * When
+ *   a pass over the table   once RUV_FULL_BATCH candidates wait, or when the searches pause. A pass
+ *                           costs the rows whatever the number of searches, so passes for less than
+ *                           a full batch keep a distance of RUV_SPREAD times what one costs.
+ *   a distillation          min_samples samples are there, and they grew by a fifth since the last
+ *                           one, or the searches pause; then too it keeps RUV_SPREAD times its cost
+ *                           between two. A burst of searches is learned soon and not again and
+ * again. The overall share of a core is the loop's affair (worker.c).
+ *
+ * Locks: AccessShareLock on table and index, taken only if free, and given back early when somebody
+ * waits for them (trace.c). An index whose round fails is left alone for a while that doubles with
+ * every failure; the reason shows in ruvector_learning_stats().
+ */
+#include "learning/worker.h"
+
+#include "access/genam.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define RUV_FULL_BATCH 64
+#define RUV_SPREAD 20
+#define RUV_GROWTH 0.2
+/* Searches have paused when none came for this long. */
+#define RUV_PAUSE_MS 200
+
+static bool
+paused(const RuvIndexState *state, TimestampTz now)
+{
+    return TimestampDifferenceExceeds(state->last_drained, now, RUV_PAUSE_MS);
+}
+
+static bool
+pass_due(const RuvIndexState *state, TimestampTz now, bool force)
+{
+    int waiting = list_length(state->candidates);
+
+    if (waiting == 0)
+        return false;
+    if (force || waiting >= RUV_FULL_BATCH)
+        return true;
+    return paused(state, now) && now >= state->next_pass;
+}
+
+static bool
+distillation_due(const RuvIndexState *state, TimestampTz now, bool force)
+{
+    if (state->undistilled == 0 || list_length(state->samples) < state->min_samples)
+        return false;
+    if (force || state->undistilled >= RUV_GROWTH * state->distilled_samples)
+        return true;
+    return paused(state, now) && now >= state->next_distil;
+}
+
+static bool
+consolidation_due(const RuvIndexState *state, TimestampTz now)
+{
+    return state->bank != NULL && rv_bank_count(state->bank) > 1 &&
+           TimestampDifferenceExceeds(state->consolidated, now, ruv_consolidation_interval * 1000);
+}
+
+bool
+ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force)
+{
+    if (!force && now < state->retry_after)
+        return false;
+    return pass_due(state, now, force) || distillation_due(state, now, force) ||
+           consolidation_due(state, now) || state->bank_changed;
+}
+
+/* ---- verdicts ------------------------------------------------------------------------------ */
+
+static void
+judge(const RuvSample *sample, const rv_judge_input *index_figures, rv_judgement *verdict)
+{
+    rv_judge_input in = *index_figures;
+
+    in.k = sample->head.k;
+    in.returned = sample->head.result_count;
+    in.latency_us = sample->head.latency_us;
+    in.distances = sample->head.distances;
+    in.hops = sample->head.hops;
+    in.pages = sample->head.pages;
+    in.ef_search = sample->head.ef_search;
+    in.slack = sample->head.slack;
+    in.adaptive = sample->head.mode == RV_SEARCH_ADAPTIVE ? 1 : 0;
+    in.target_recall = sample->head.target_recall;
+    in.expected_recall = sample->head.expected_recall < 0 ? -1 : sample->head.expected_recall;
+    in.recall = sample->recall;
+    in.score = sample->head.score < 0 ? -1 : sample->head.score;
+    in.needed_distances = sample->needed_distances;
+    in.diversity = sample->diversity;
+    in.feedback_relevant = -1;
+    in.feedback_irrelevant = -1;
+    in.feedback_missed_near = -1;
+    in.feedback_missed_far = -1;
+    (void)ruv_policy_judge(&in, verdict);
+}
+
+/* The traced part of a batch becomes samples. A search whose truth is empty teaches nothing. */
+static void
+take_samples(RuvIndexState *state, RuvSample **batch, int count)
+{
+    rv_judge_input figures;
+
+    memset(&figures, 0, sizeof(figures));
+    ruv_running_fill(state, &figures);
+    for (int i = 0; i < count; i++) {
+        RuvSample *sample = batch[i];
+
+        if (sample->effort_count == 0) {
+            ruv_sample_free(sample);
+            continue;
+        }
+        if (!sample->retrace) {
+            judge(sample, &figures, &sample->verdict);
+            state->judged++;
+        }
+        if (sample->hits != NULL) {
+            pfree(sample->hits);
+            sample->hits = NULL;
+        }
+        sample->stored = false;
+        ruv_state_add_sample(state, sample);
+        state->undistilled++;
+    }
+}
+
+/* ---- a pass over the table ----------------------------------------------------------------- */
+
+/* Takes up to limit candidates out of the queue, oldest first. */
+static int
+take_batch(RuvIndexState *state, int limit, RuvSample **batch)
+{
+    int count = Min(limit, list_length(state->candidates));
+    MemoryContext former;
+    List *rest;
+
+    for (int i = 0; i < count; i++)
+        batch[i] = list_nth(state->candidates, i);
+    former = MemoryContextSwitchTo(state->context);
+    rest = list_copy_tail(state->candidates, count);
+    list_free(state->candidates);
+    state->candidates = rest;
+    MemoryContextSwitchTo(former);
+    state->candidates_seen = (uint64)list_length(state->candidates);
+    return count;
+}
+
+static void
+put_back(RuvIndexState *state, RuvSample **batch, int count)
+{
+    for (int i = 0; i < count; i++)
+        ruv_state_add_candidate(state, batch[i]);
+}
+
+static void
+pass(RuvIndexState *state, Relation table, Relation index)
+{
+    double started = ruv_processor_seconds();
+    RuvSample *batch[RUV_MAX_BATCH];
+    int limit = Min(ruv_batch_limit(table, state->identity.dim), RUV_MAX_BATCH);
+    int count = take_batch(state, limit, batch);
+    int done = ruv_trace_batch(state, table, index, batch, count);
+
+    put_back(state, batch + done, count - done);
+    take_samples(state, batch, done);
+    state->next_pass = TimestampTzPlusMilliseconds(
+        GetCurrentTimestamp(), (ruv_processor_seconds() - started) * 1000 * RUV_SPREAD);
+}
+
+static void
+distil(RuvIndexState *state)
+{
+    double started = ruv_processor_seconds();
+
+    (void)ruv_distil(state);
+    state->next_distil = TimestampTzPlusMilliseconds(
+        GetCurrentTimestamp(), (ruv_processor_seconds() - started) * 1000 * RUV_SPREAD);
+}
+
+/* Opens table and index if nobody holds or waits for a conflicting lock. */
+static bool
+open_relations(const RuvIndexState *state, Relation *table, Relation *index)
+{
+    if (!ConditionalLockRelationOid(state->table_oid, AccessShareLock))
+        return false;
+    *table = try_relation_open(state->table_oid, NoLock);
+    if (*table == NULL || !ConditionalLockRelationOid(state->index_oid, AccessShareLock))
+        return false;
+    *index = try_relation_open(state->index_oid, NoLock);
+    return *index != NULL && ruhnsw_is_index(*index) && (*index)->rd_index->indisvalid;
+}
+
+static void
+work(RuvIndexState *state, bool force, Relation table, Relation index)
+{
+    TimestampTz now = GetCurrentTimestamp();
+    RuhnswInfo info;
+
+    ruhnsw_get_info(index, &info);
+    if (info.identity.epoch != state->identity.epoch)
+        ruv_state_start_over(state, &info.identity);
+    if (pass_due(state, now, force))
+        pass(state, table, index);
+    if (distillation_due(state, GetCurrentTimestamp(), force))
+        distil(state);
+    if (consolidation_due(state, now)) {
+        ruv_consolidate(state);
+        state->consolidated = now;
+    }
+}
+
+static void
+save(RuvIndexState *state, bool patterns)
+{
+    RuvStore store;
+
+    /* Dropped meanwhile: the next sync sees to it. */
+    if (!ruv_store_open(&store))
+        return;
+    ruv_store_save_samples(&store, state);
+    if (patterns)
+        ruv_store_save_patterns(&store, state);
+    ruv_store_save_state(&store, state);
+    ruv_store_close(&store);
+}
+
+static void
+mark_stored(RuvIndexState *state)
+{
+    ListCell *cell;
+
+    foreach (cell, state->samples)
+        ((RuvSample *)lfirst(cell))->stored = true;
+}
+
+bool
+ruv_learn_round(RuvIndexState *state, bool force)
+{
+    double started = ruv_processor_seconds();
+    Relation table = NULL;
+    Relation index = NULL;
+    bool opened;
+
+    StartTransactionCommand();
+    PushActiveSnapshot(GetTransactionSnapshot());
+    pgstat_report_activity(STATE_RUNNING,
+                           psprintf("learning from searches of %s", NameStr(state->index_name)));
+    opened = open_relations(state, &table, &index);
+    if (opened)
+        work(state, force, table, index);
+    if (index != NULL)
+        index_close(index, NoLock);
+    if (table != NULL)
+        table_close(table, NoLock);
+    if (opened) {
+        state->learning_seconds += ruv_processor_seconds() - started;
+        started = ruv_processor_seconds();
+        save(state, state->bank_changed && state->bank != NULL);
+    }
+    PopActiveSnapshot();
+    CommitTransactionCommand();
+    pgstat_report_activity(STATE_IDLE, NULL);
+    if (!opened)
+        return false;
+    mark_stored(state);
+    if (state->bank_changed && state->bank != NULL) {
+        ruv_publish_bank(state->slot, state->index_oid, state->bank);
+        state->bank_changed = false;
+    }
+    state->learning_seconds += ruv_processor_seconds() - started;
+    return true;
+}

@@ -1,0 +1,317 @@
+/*
+ * policy.c - the one gateway from PostgreSQL to the policy host.
+ *
+ * Every process that needs a policy has a host of its own, made at the first call and made anew
+ * when the shared generation has moved on: the new one is built and self-tested beside the old one,
+ * which keeps serving if that fails. A new host per load, rather than a reload in place, lets
+ * changed limits (ruvector.policy_fuel, ruvector.policy_memory) take effect with the same call.
+ *
+ * No ereport happens while the host runs: its log callback only remembers the failure, which is
+ * written after the call has come back. A cause is logged once per policy and reload in the whole
+ * cluster (a bit in shared memory), so that a broken policy does not fill the log of a busy server.
+ *
+ * The counters that ruvector_policies() shows are the cluster's, in shared memory; without
+ * preloading they are this process's.
+ */
+#include "learning/learning_internal.h"
+
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+static rv_host *host = NULL;
+static MemoryContext host_context = NULL;
+static uint64 host_generation = 0;
+static rv_host_failure unlogged_failure;
+static bool has_unlogged_failure = false;
+
+static uint64
+shared_generation(void)
+{
+    return ruv_shared ? pg_atomic_read_u64(&ruv_shared->policy_generation) : 1;
+}
+
+int64
+ruv_policy_generation(void)
+{
+    return (int64)shared_generation();
+}
+
+const char *
+ruv_policy_directory_path(void)
+{
+    static char path[MAXPGPATH];
+    char share[MAXPGPATH];
+
+    if (ruv_policy_directory != NULL && ruv_policy_directory[0] != '\0')
+        return ruv_policy_directory;
+    get_share_path(my_exec_path, share);
+    snprintf(path, sizeof(path), "%s/ruvector/policies", share);
+    return path;
+}
+
+/* ---- failures ------------------------------------------------------------------------------ */
+
+/* Called by the host, so nothing here may raise an error. */
+static void
+remember_failure(void *ctx, const rv_host_failure *failure)
+{
+    unlogged_failure = *failure;
+    has_unlogged_failure = true;
+}
+
+static void
+log_failure(void)
+{
+    rv_host_failure failure = unlogged_failure;
+
+    if (!has_unlogged_failure)
+        return;
+    has_unlogged_failure = false;
+    if (ruv_shared != NULL) {
+        uint64 bit = UINT64CONST(1) << failure.cause;
+
+        if (pg_atomic_fetch_or_u64(&ruv_shared->policies[failure.kind].logged, bit) & bit)
+            return;
+    }
+    ereport(LOG, (errmsg("the %s policy failed (%s), the built-in default serves: %s",
+                         rv_policy_kind_name(failure.kind), rv_host_cause_name(failure.cause),
+                         failure.reason),
+                  errdetail("File %s, line %d.", failure.file, failure.line)));
+}
+
+/* ---- the host of this process -------------------------------------------------------------- */
+
+/* A new host that has loaded the policy directory, in a context of its own. On failure *out serves
+ * built-ins (or is NULL when memory is short) and the cause is returned. */
+static rv_host_cause
+build_host(rv_host **out, MemoryContext *context, rv_host_failure *failure)
+{
+    rv_host_options options = {0};
+    rv_allocator allocator; /* the host keeps a copy */
+    rv_error err = {0};
+
+    memset(failure, 0, sizeof(*failure));
+    *out = NULL;
+    *context = AllocSetContextCreate(TopMemoryContext, "ruvector policies", ALLOCSET_DEFAULT_SIZES);
+    ruv_context_allocator(*context, &allocator);
+    options.fuel = (uint64)ruv_policy_fuel;
+    options.memory = (size_t)ruv_policy_memory * 1024;
+    options.allocator = &allocator;
+    if (rv_host_create(&options, out, &err) != RV_OK) {
+        failure->cause = RV_HOST_MEMORY;
+        strlcpy(failure->reason, err.message, sizeof(failure->reason));
+        *out = NULL;
+        return RV_HOST_MEMORY;
+    }
+    rv_host_set_log(*out, remember_failure, NULL);
+    return rv_host_load(*out, ruv_policy_directory_path(), failure);
+}
+
+rv_host_cause
+ruv_policy_reload(rv_host_failure *failure)
+{
+    rv_host *fresh;
+    MemoryContext context;
+    rv_host_cause cause = build_host(&fresh, &context, failure);
+
+    /* A process that has no host yet takes one that serves built-ins only. */
+    if (cause != RV_HOST_OK && (host != NULL || fresh == NULL)) {
+        if (fresh != NULL)
+            rv_host_destroy(fresh);
+        MemoryContextDelete(context);
+        return cause;
+    }
+    if (host != NULL) {
+        rv_host_destroy(host);
+        MemoryContextDelete(host_context);
+    }
+    host = fresh;
+    host_context = context;
+    return cause;
+}
+
+rv_host *
+ruv_policy_host(void)
+{
+    uint64 generation = shared_generation();
+
+    if (host == NULL || host_generation != generation) {
+        rv_host_failure failure;
+
+        if (ruv_policy_reload(&failure) != RV_HOST_OK) {
+            remember_failure(NULL, &failure);
+            log_failure();
+        }
+        /* A failed load is not tried again before the next announcement. */
+        host_generation = generation;
+    }
+    return host;
+}
+
+void
+ruv_policy_announce(void)
+{
+    if (ruv_shared == NULL)
+        return;
+    for (int i = 0; i < RV_POLICY_KINDS; i++)
+        pg_atomic_write_u64(&ruv_shared->policies[i].logged, 0);
+    host_generation = pg_atomic_add_fetch_u64(&ruv_shared->policy_generation, 1);
+}
+
+RuvPolicyFigures
+ruv_policy_figures(rv_policy_kind kind)
+{
+    RuvPolicyFigures figures = {0};
+
+    if (ruv_shared != NULL) {
+        RuvPolicyCounters *counters = &ruv_shared->policies[kind];
+
+        figures.calls = pg_atomic_read_u64(&counters->calls);
+        figures.failures = pg_atomic_read_u64(&counters->failures);
+        figures.worst_us = pg_atomic_read_u64(&counters->worst_ns) / 1e3;
+        if (figures.calls > 0)
+            figures.mean_us = pg_atomic_read_u64(&counters->total_ns) / 1e3 / figures.calls;
+    } else if (host != NULL) {
+        rv_policy_info info;
+
+        rv_host_info(host, kind, &info);
+        figures.calls = info.calls;
+        figures.failures = info.failures;
+        figures.mean_us = info.mean_us;
+        figures.worst_us = info.worst_us;
+    }
+    return figures;
+}
+
+/* ---- calls --------------------------------------------------------------------------------- */
+
+static void
+finish_call(rv_policy_kind kind, rv_host_cause cause, instr_time started)
+{
+    if (ruv_shared != NULL) {
+        RuvPolicyCounters *counters = &ruv_shared->policies[kind];
+        instr_time ended;
+        uint64 ns;
+        uint64 worst;
+
+        INSTR_TIME_SET_CURRENT(ended);
+        INSTR_TIME_SUBTRACT(ended, started);
+        ns = (uint64)(INSTR_TIME_GET_DOUBLE(ended) * 1e9);
+        pg_atomic_fetch_add_u64(&counters->calls, 1);
+        pg_atomic_fetch_add_u64(&counters->total_ns, ns);
+        if (cause != RV_HOST_OK && cause != RV_HOST_MISSING)
+            pg_atomic_fetch_add_u64(&counters->failures, 1);
+        worst = pg_atomic_read_u64(&counters->worst_ns);
+        while (ns > worst && !pg_atomic_compare_exchange_u64(&counters->worst_ns, &worst, ns))
+            ;
+    }
+    log_failure();
+}
+
+rv_host_cause
+ruv_policy_interpolate(const rv_interpolate_input *in, rv_interpolation *out)
+{
+    rv_host *serving = ruv_policy_host();
+    rv_host_failure failure;
+    rv_host_cause cause;
+    instr_time started;
+
+    if (serving == NULL) {
+        out->slack = in->defaults.slack;
+        out->ef_search = in->defaults.ef_search;
+        out->probes = in->defaults.probes;
+        return RV_HOST_MEMORY;
+    }
+    INSTR_TIME_SET_CURRENT(started);
+    cause = rv_host_interpolate(serving, in, out, &failure);
+    finish_call(RV_POLICY_INTERPOLATION, cause, started);
+    return cause;
+}
+
+/* The worker cannot go on without a host; it tries again in its next round. */
+static rv_host *
+required_host(void)
+{
+    rv_host *serving = ruv_policy_host();
+
+    if (serving == NULL)
+        ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("no memory for the policy host")));
+    return serving;
+}
+
+rv_host_cause
+ruv_policy_judge(const rv_judge_input *in, rv_judgement *out)
+{
+    rv_host *serving = required_host();
+    rv_host_failure failure;
+    rv_host_cause cause;
+    instr_time started;
+
+    INSTR_TIME_SET_CURRENT(started);
+    cause = rv_host_judge(serving, in, out, &failure);
+    finish_call(RV_POLICY_VERDICT, cause, started);
+    CHECK_FOR_INTERRUPTS();
+    return cause;
+}
+
+rv_host_cause
+ruv_policy_distill(const rv_allocator *allocator, const rv_distill_input *in,
+                   rv_distill_output *out)
+{
+    rv_host *serving = required_host();
+    rv_host_failure failure;
+    rv_host_cause cause;
+    instr_time started;
+
+    INSTR_TIME_SET_CURRENT(started);
+    cause = rv_host_distill(serving, allocator, in, out, &failure);
+    finish_call(RV_POLICY_DISTILLATION, cause, started);
+    CHECK_FOR_INTERRUPTS();
+    return cause;
+}
+
+/* The retention calls return a status of their own, so a failure shows in the host's counter. */
+static void
+finish_retention(rv_host *serving, uint64 failures_before, instr_time started)
+{
+    rv_policy_info info;
+
+    rv_host_info(serving, RV_POLICY_RETENTION, &info);
+    finish_call(RV_POLICY_RETENTION, info.failures > failures_before ? RV_HOST_ERROR : RV_HOST_OK,
+                started);
+}
+
+rv_status
+ruv_policy_merge(void *ctx, const rv_pattern *a, const float *a_centroid, const rv_pattern *b,
+                 const float *b_centroid, uint32_t dim, double weight, rv_pattern *out,
+                 float *out_centroid, rv_error *err)
+{
+    rv_host *serving = required_host();
+    rv_policy_info before;
+    instr_time started;
+    rv_status status;
+
+    rv_host_info(serving, RV_POLICY_RETENTION, &before);
+    INSTR_TIME_SET_CURRENT(started);
+    status =
+        rv_host_merge(serving, a, a_centroid, b, b_centroid, dim, weight, out, out_centroid, err);
+    finish_retention(serving, before.failures, started);
+    return status;
+}
+
+bool
+ruv_policy_keep(void *ctx, const rv_pattern *pattern)
+{
+    rv_keep_context keep_context = {required_host(), GetCurrentTimestamp()};
+    rv_policy_info before;
+    instr_time started;
+    bool keep;
+
+    rv_host_info(keep_context.host, RV_POLICY_RETENTION, &before);
+    INSTR_TIME_SET_CURRENT(started);
+    keep = rv_host_keep(&keep_context, pattern);
+    finish_retention(keep_context.host, before.failures, started);
+    return keep;
+}

@@ -1,0 +1,205 @@
+/*
+ * samples.c - the worker's memory of searches: candidates, samples and running statistics.
+ *
+ * Every drained search feeds the running statistics. The first min_samples of a build become
+ * candidates for a deep trace, then one in four does (RUV_TRACE_SHARE): calibration gains little
+ * from more, and the deep trace is what learning costs. When candidates arrive faster than they are
+ * traced, a reservoir (Vitter's algorithm R) keeps an even draw of what arrived since the last
+ * round, so that a burst cannot grow the worker or push out what is different.
+ */
+#include "learning/worker.h"
+
+#include <math.h>
+
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+RuvSample *
+ruv_sample_create(RuvIndexState *state, const rv_trajectory *head, const float *query,
+                  const rv_hit *hits)
+{
+    MemoryContext former = MemoryContextSwitchTo(state->context);
+    RuvSample *sample = palloc0(sizeof(*sample));
+
+    sample->head = *head;
+    sample->query = palloc(sizeof(float) * head->dim);
+    memcpy(sample->query, query, sizeof(float) * head->dim);
+    if (hits != NULL && head->result_count > 0) {
+        sample->hits = palloc(sizeof(rv_hit) * head->result_count);
+        memcpy(sample->hits, hits, sizeof(rv_hit) * head->result_count);
+    }
+    sample->recall = -1;
+    sample->needed_distances = -1;
+    sample->diversity = -1;
+    MemoryContextSwitchTo(former);
+    return sample;
+}
+
+void
+ruv_sample_free(RuvSample *sample)
+{
+    if (sample->hits != NULL)
+        pfree(sample->hits);
+    if (sample->efforts != NULL)
+        pfree(sample->efforts);
+    pfree(sample->query);
+    pfree(sample);
+}
+
+void
+ruv_state_add_candidate(RuvIndexState *state, RuvSample *sample)
+{
+    MemoryContext former = MemoryContextSwitchTo(state->context);
+
+    state->candidates_seen++;
+    if (list_length(state->candidates) < RUV_MAX_CANDIDATES) {
+        state->candidates = lappend(state->candidates, sample);
+    } else {
+        uint64 place = rv_prng_below(&ruv_worker.prng, state->candidates_seen);
+
+        if (place < RUV_MAX_CANDIDATES) {
+            ListCell *cell = list_nth_cell(state->candidates, (int)place);
+
+            ruv_sample_free(lfirst(cell));
+            lfirst(cell) = sample;
+        } else {
+            ruv_sample_free(sample);
+        }
+    }
+    MemoryContextSwitchTo(former);
+}
+
+void
+ruv_state_add_sample(RuvIndexState *state, RuvSample *sample)
+{
+    MemoryContext former = MemoryContextSwitchTo(state->context);
+
+    state->samples = lappend(state->samples, sample);
+    while (list_length(state->samples) > state->window) {
+        ruv_sample_free(linitial(state->samples));
+        state->samples = list_delete_first(state->samples);
+    }
+    MemoryContextSwitchTo(former);
+}
+
+static void
+running_add(RuvRunning *running, const rv_trajectory *head)
+{
+    int place = (int)(running->count++ % RUV_RUNNING);
+
+    running->latency_us[place] = head->latency_us;
+    running->distances[place] = (float)head->distances;
+}
+
+void
+ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *query,
+                  const rv_hit *hits)
+{
+    RuvSample *sample;
+
+    state->trajectories++;
+    state->last_drained = GetCurrentTimestamp();
+    running_add(&state->running, head);
+    if (head->mode == RV_SEARCH_ADAPTIVE)
+        state->adaptive_seen++;
+    /* A query of a former build is as good a question as any; only its answer is out of date. More
+     * rows than a record carries cannot be judged. */
+    if (head->dim != (uint32_t)state->identity.dim || head->k > RV_TRAJECTORY_MAX_HITS)
+        return;
+    if (state->sampled >= (uint64)state->min_samples &&
+        rv_prng_uniform(&ruv_worker.prng) >= RUV_TRACE_SHARE)
+        return;
+    state->sampled++;
+    sample = ruv_sample_create(state, head, query, hits);
+    sample->retrace = head->index_epoch != state->identity.epoch;
+    ruv_state_add_candidate(state, sample);
+}
+
+void
+ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
+{
+    List *former = state->samples;
+    bool same_space =
+        identity->dim == state->identity.dim && identity->metric == state->identity.metric;
+    ListCell *cell;
+
+    state->identity = *identity;
+    state->samples = NIL;
+    state->sampled = 0;
+    state->undistilled = 0;
+    state->distilled_samples = 0;
+    foreach (cell, state->candidates)
+        ((RuvSample *)lfirst(cell))->retrace = true;
+    foreach (cell, former) {
+        RuvSample *sample = lfirst(cell);
+
+        if (same_space) {
+            sample->retrace = true;
+            ruv_state_add_candidate(state, sample);
+            state->sampled++;
+        } else {
+            ruv_sample_free(sample);
+        }
+    }
+    list_free(former);
+}
+
+void
+ruv_state_publish_figures(RuvIndexState *state)
+{
+    RuvIndexSlot *slot = state->slot;
+
+    /* Learning may have been disabled, and the slot given to another index. */
+    if (slot->index_oid != state->index_oid)
+        return;
+    pg_atomic_write_u64(&slot->trajectories, state->trajectories);
+    pg_atomic_write_u64(&slot->waiting, (uint64)list_length(state->candidates));
+    pg_atomic_write_u64(&slot->undistilled, state->undistilled);
+    pg_atomic_write_u64(&slot->learning_us, (uint64)(state->learning_seconds * 1e6));
+}
+
+static double
+quantile_of(const float *values, int count, double q)
+{
+    double sorted[RUV_RUNNING];
+    double out = -1;
+
+    for (int i = 0; i < count; i++)
+        sorted[i] = values[i];
+    if (rv_quantile(sorted, NULL, (size_t)count, q, &out, NULL) != RV_OK)
+        return -1;
+    return out;
+}
+
+void
+ruv_running_fill(const RuvIndexState *state, rv_judge_input *in)
+{
+    int count = (int)Min(state->running.count, RUV_RUNNING);
+    double recall = 0;
+    int measured = 0;
+    double distances = 0;
+    ListCell *cell;
+
+    in->index_judged = (double)state->judged;
+    in->index_latency_p50_us = -1;
+    in->index_latency_p95_us = -1;
+    in->index_mean_distances = -1;
+    in->index_mean_recall = -1;
+    if (count > 0) {
+        in->index_latency_p50_us = quantile_of(state->running.latency_us, count, 0.50);
+        in->index_latency_p95_us = quantile_of(state->running.latency_us, count, 0.95);
+        for (int i = 0; i < count; i++)
+            distances += state->running.distances[i];
+        in->index_mean_distances = distances / count;
+    }
+    foreach (cell, state->samples) {
+        RuvSample *sample = lfirst(cell);
+
+        if (sample->recall >= 0) {
+            recall += sample->recall;
+            measured++;
+        }
+    }
+    if (measured > 0)
+        in->index_mean_recall = recall / measured;
+}

@@ -1,0 +1,549 @@
+/*
+ * store_rows.c - samples and patterns as rows, and back.
+ *
+ * A stored sample is enough to calibrate from again: its query and its efforts. With
+ * ruvector.trajectory_anonymize the query itself is not stored but a keyed hash (HMAC-SHA-256 under
+ * a key that lives in the worker's memory only): equal queries can be told while one worker runs,
+ * and nobody can try guesses against the table. Such a sample serves until the worker ends.
+ */
+#include "learning/worker.h"
+
+#include <math.h>
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+#if PG_VERSION_NUM >= 140000
+#include "common/hmac.h"
+#include "common/sha2.h"
+#endif
+
+/* ---- arrays -------------------------------------------------------------------------------- */
+
+static Datum
+float_array(const float *values, int count)
+{
+    Datum *items = palloc(sizeof(Datum) * Max(count, 1));
+
+    for (int i = 0; i < count; i++)
+        items[i] = Float4GetDatum(values[i]);
+    return PointerGetDatum(construct_array(items, count, FLOAT4OID, 4, true, TYPALIGN_INT));
+}
+
+/* Efforts are stored as int, -1 where a neighbour was out of reach. */
+static Datum
+effort_array(const uint32 *values, int count)
+{
+    Datum *items = palloc(sizeof(Datum) * Max(count, 1));
+
+    for (int i = 0; i < count; i++)
+        items[i] = Int32GetDatum(values[i] > PG_INT32_MAX ? -1 : (int32)values[i]);
+    return PointerGetDatum(construct_array(items, count, INT4OID, 4, true, TYPALIGN_INT));
+}
+
+static Datum
+node_array(const uint64 *values, int count)
+{
+    Datum *items = palloc(sizeof(Datum) * Max(count, 1));
+
+    for (int i = 0; i < count; i++)
+        items[i] = Int64GetDatum((int64)values[i]);
+    return PointerGetDatum(
+        construct_array(items, count, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+/* The elements of an array without nulls; *count is how many. */
+static Datum *
+array_items(Datum value, Oid type, int16 size, bool by_value, char alignment, int *count)
+{
+    Datum *items;
+
+    deconstruct_array(DatumGetArrayTypeP(value), type, size, by_value, alignment, &items, NULL,
+                      count);
+    return items;
+}
+
+static Datum *
+float_items(Datum value, int *count)
+{
+    return array_items(value, FLOAT4OID, 4, true, TYPALIGN_INT, count);
+}
+
+static Datum *
+int_items(Datum value, int *count)
+{
+    return array_items(value, INT4OID, 4, true, TYPALIGN_INT, count);
+}
+
+static Datum *
+node_items(Datum value, int *count)
+{
+    return array_items(value, INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, count);
+}
+
+static Datum
+vector_datum(const float *values, int dim)
+{
+    RuVector *vector = ruv_vector_alloc(dim);
+
+    memcpy(vector->x, values, sizeof(float) * dim);
+    return PointerGetDatum(vector);
+}
+
+/* ---- samples ------------------------------------------------------------------------------- */
+
+static Datum
+uuid_datum(const uint64 *halves)
+{
+    pg_uuid_t *uuid = palloc(sizeof(*uuid));
+
+    for (int i = 0; i < UUID_LEN; i++)
+        uuid->data[i] = (unsigned char)(halves[i / 8] >> (56 - 8 * (i % 8)));
+    return UUIDPGetDatum(uuid);
+}
+
+static void
+uuid_halves(Datum value, uint64 *halves)
+{
+    pg_uuid_t *uuid = DatumGetUUIDP(value);
+
+    halves[0] = halves[1] = 0;
+    for (int i = 0; i < UUID_LEN; i++)
+        halves[i / 8] = halves[i / 8] << 8 | uuid->data[i];
+}
+
+#if PG_VERSION_NUM >= 140000
+static bool
+keyed_hash(const RuvSample *sample, Datum *out)
+{
+    static uint8 key[32];
+    static bool has_key = false;
+    bytea *hash = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+    pg_hmac_ctx *context = pg_hmac_create(PG_SHA256);
+    bool done;
+
+    if (!has_key)
+        has_key = pg_strong_random(key, sizeof(key));
+    SET_VARSIZE(hash, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+    done = has_key && context != NULL && pg_hmac_init(context, key, sizeof(key)) >= 0 &&
+           pg_hmac_update(context, (const uint8 *)sample->query,
+                          sizeof(float) * sample->head.dim) >= 0 &&
+           pg_hmac_final(context, (uint8 *)VARDATA(hash), PG_SHA256_DIGEST_LENGTH) >= 0;
+    if (context != NULL)
+        pg_hmac_free(context);
+    *out = PointerGetDatum(hash);
+    return done;
+}
+#else
+static bool
+keyed_hash(const RuvSample *sample, Datum *out)
+{
+    return false;
+}
+#endif
+
+static Datum
+recommendation_array(const rv_judgement *verdict)
+{
+    Datum items[RV_MAX_RECOMMENDATIONS];
+    int count = (int)Min(verdict->recommendation_count, RV_MAX_RECOMMENDATIONS);
+
+    for (int i = 0; i < count; i++)
+        items[i] = CStringGetTextDatum(verdict->recommendations[i]);
+    return PointerGetDatum(construct_array(items, count, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Columns of ruvector_trajectories in the order of the parameters below. */
+#define SAMPLE_COLUMNS 36
+#define SAMPLE_INSERT                                                                              \
+    "INSERT INTO @.ruvector_trajectories (query_id, table_id, index_oid, index_name, "             \
+    "index_epoch, searched_at, user_id, mode, k, ef_search, slack, target_recall, "                \
+    "expected_recall, distances, hops, pages, latency_us, score, query, query_hash, recall, "      \
+    "recall_exact, needed_distances, diversity, success, confidence, score_latency, "              \
+    "score_recall, score_diversity, score_feedback, recommendations, nearest, effort_slack, "      \
+    "effort_ef, effort_distances, judged_at) VALUES ($1, $2::regclass, $3, $4, $5, $6, $7, $8, "   \
+    "$9, $10, $11, $12, nullif($13, -1), $14, $15, $16, $17, nullif($18, -1), $19, $20, "          \
+    "nullif($21, -1), $22, nullif($23, -1), nullif($24, -1), $25, $26, nullif($27, -1), "          \
+    "nullif($28, -1), nullif($29, -1), nullif($30, -1), $31, $32, $33, $34, $35, $36) "            \
+    "ON CONFLICT (query_id) DO UPDATE SET index_oid = excluded.index_oid, "                        \
+    "index_epoch = excluded.index_epoch, recall_exact = excluded.recall_exact, "                   \
+    "needed_distances = excluded.needed_distances, nearest = excluded.nearest, "                   \
+    "effort_slack = excluded.effort_slack, effort_ef = excluded.effort_ef, "                       \
+    "effort_distances = excluded.effort_distances, judged_at = excluded.judged_at"
+
+static void
+sample_types(Oid *types, Oid vector_type)
+{
+    static const Oid fixed[SAMPLE_COLUMNS] = {
+        UUIDOID,      OIDOID,       OIDOID,         NAMEOID,      INT8OID,      TIMESTAMPTZOID,
+        OIDOID,       TEXTOID,      INT4OID,        INT4OID,      FLOAT4OID,    FLOAT4OID,
+        FLOAT4OID,    INT8OID,      INT8OID,        INT8OID,      FLOAT4OID,    FLOAT4OID,
+        InvalidOid,   BYTEAOID,     FLOAT4OID,      BOOLOID,      FLOAT4OID,    FLOAT4OID,
+        BOOLOID,      FLOAT4OID,    FLOAT4OID,      FLOAT4OID,    FLOAT4OID,    FLOAT4OID,
+        TEXTARRAYOID, INT8ARRAYOID, FLOAT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID};
+
+    memcpy(types, fixed, sizeof(fixed));
+    types[18] = vector_type;
+}
+
+static void
+search_values(const RuvIndexState *state, const RuvSample *sample, Datum *values, char *nulls)
+{
+    const rv_trajectory *head = &sample->head;
+
+    values[0] = uuid_datum(head->query_id);
+    values[1] = ObjectIdGetDatum(state->table_oid);
+    values[2] = ObjectIdGetDatum(state->index_oid);
+    values[3] = NameGetDatum(&state->index_name);
+    values[4] = Int64GetDatum((int64)state->identity.epoch);
+    values[5] = TimestampTzGetDatum(head->started_us);
+    values[6] = ObjectIdGetDatum(head->user_oid);
+    values[7] = CStringGetTextDatum(head->mode == RV_SEARCH_ADAPTIVE ? "adaptive" : "static");
+    values[8] = Int32GetDatum((int32)head->k);
+    values[9] = Int32GetDatum((int32)Min(head->ef_search, PG_INT32_MAX));
+    values[10] = Float4GetDatum(head->slack);
+    values[11] = Float4GetDatum(head->target_recall);
+    values[12] = Float4GetDatum(head->expected_recall < 0 ? -1 : head->expected_recall);
+    values[13] = Int64GetDatum((int64)head->distances);
+    values[14] = Int64GetDatum((int64)head->hops);
+    values[15] = Int64GetDatum((int64)head->pages);
+    values[16] = Float4GetDatum(head->latency_us);
+    values[17] = Float4GetDatum(head->score < 0 ? -1 : head->score);
+    values[18] = values[19] = (Datum)0;
+    nulls[18] = nulls[19] = 'n';
+    if (!ruv_trajectory_anonymize) {
+        values[18] = vector_datum(sample->query, (int)head->dim);
+        nulls[18] = ' ';
+    } else if (keyed_hash(sample, &values[19])) {
+        nulls[19] = ' ';
+    }
+}
+
+static void
+verdict_values(const RuvSample *sample, Datum *values)
+{
+    const rv_judgement *verdict = &sample->verdict;
+    int count = (int)sample->effort_count;
+    float *slack = palloc(sizeof(float) * Max(count, 1));
+    uint32 *ef = palloc(sizeof(uint32) * Max(count, 1));
+    uint32 *distances = palloc(sizeof(uint32) * Max(count, 1));
+
+    for (int i = 0; i < count; i++) {
+        slack[i] = sample->efforts[i].slack;
+        ef[i] = sample->efforts[i].ef;
+        distances[i] = sample->efforts[i].distances;
+    }
+    values[20] = Float4GetDatum(sample->recall);
+    values[21] = BoolGetDatum(sample->exact);
+    values[22] = Float4GetDatum(sample->needed_distances);
+    values[23] = Float4GetDatum(sample->diversity);
+    values[24] = BoolGetDatum(verdict->success);
+    values[25] = Float4GetDatum((float)verdict->confidence);
+    values[26] = Float4GetDatum((float)verdict->score_latency);
+    values[27] = Float4GetDatum((float)verdict->score_recall);
+    values[28] = Float4GetDatum((float)verdict->score_diversity);
+    values[29] = Float4GetDatum((float)verdict->score_feedback);
+    values[30] = recommendation_array(verdict);
+    values[31] = node_array(sample->nearest, (int)sample->nearest_count);
+    values[32] = float_array(slack, count);
+    values[33] = effort_array(ef, count);
+    values[34] = effort_array(distances, count);
+    values[35] = TimestampTzGetDatum(GetCurrentTimestamp());
+}
+
+/* Rows beyond the window, oldest first, and rows of a former build that were not traced again. */
+static void
+trim_samples(RuvStore *store, const RuvIndexState *state)
+{
+    Oid types[2] = {OIDOID, INT4OID};
+    Datum values[2] = {ObjectIdGetDatum(state->index_oid), Int32GetDatum(state->window)};
+
+    ruv_store_run(store,
+                  "DELETE FROM @.ruvector_trajectories WHERE query_id IN (SELECT query_id "
+                  "FROM @.ruvector_trajectories WHERE index_oid = $1 "
+                  "ORDER BY judged_at DESC, searched_at DESC OFFSET $2)",
+                  2, types, values, NULL);
+}
+
+void
+ruv_store_save_samples(RuvStore *store, RuvIndexState *state)
+{
+    Oid types[SAMPLE_COLUMNS];
+    SPIPlanPtr plan = NULL;
+    MemoryContext row =
+        AllocSetContextCreate(CurrentMemoryContext, "ruvector sample row", ALLOCSET_DEFAULT_SIZES);
+    ListCell *cell;
+
+    sample_types(types, store->vector_type);
+    foreach (cell, state->samples) {
+        RuvSample *sample = lfirst(cell);
+        Datum values[SAMPLE_COLUMNS];
+        char nulls[SAMPLE_COLUMNS + 1];
+        MemoryContext former;
+
+        if (sample->stored)
+            continue;
+        if (plan == NULL)
+            plan = ruv_store_prepare(store, SAMPLE_INSERT, SAMPLE_COLUMNS, types);
+        former = MemoryContextSwitchTo(row);
+        memset(nulls, ' ', sizeof(nulls));
+        search_values(state, sample, values, nulls);
+        verdict_values(sample, values);
+        if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT)
+            elog(ERROR, "a trajectory could not be stored");
+        MemoryContextSwitchTo(former);
+        MemoryContextReset(row);
+    }
+    MemoryContextDelete(row);
+    if (plan != NULL)
+        trim_samples(store, state);
+}
+
+static void
+load_efforts(RuvIndexState *state, RuvSample *sample, uint64 row, int first_column)
+{
+    int counts[3];
+    Datum *slack = float_items(ruv_store_value(row, first_column, NULL), &counts[0]);
+    Datum *ef = int_items(ruv_store_value(row, first_column + 1, NULL), &counts[1]);
+    Datum *distances = int_items(ruv_store_value(row, first_column + 2, NULL), &counts[2]);
+    int count = Min(counts[0], Min(counts[1], counts[2]));
+
+    count = (int)Min((uint32)count, sample->head.k);
+    sample->efforts = MemoryContextAlloc(state->context, sizeof(rv_effort) * Max(count, 1));
+    sample->effort_count = (uint32)count;
+    for (int i = 0; i < count; i++) {
+        sample->efforts[i].slack = DatumGetFloat4(slack[i]);
+        sample->efforts[i].ef = (uint32)DatumGetInt32(ef[i]); /* -1: out of reach */
+        sample->efforts[i].distances = (uint32)DatumGetInt32(distances[i]);
+    }
+}
+
+static float
+float_or_unknown(uint64 row, int column)
+{
+    bool null;
+    Datum value = ruv_store_value(row, column, &null);
+
+    return null ? -1.0f : DatumGetFloat4(value);
+}
+
+static void
+load_sample(RuvIndexState *state, uint64 row)
+{
+    rv_trajectory head = {0};
+    RuVector *vector = DatumGetRuVector(ruv_store_value(row, 4, NULL));
+    RuvSample *sample;
+    Datum *nearest;
+    int count;
+
+    if (vector->dim != state->identity.dim)
+        return;
+    uuid_halves(ruv_store_value(row, 1, NULL), head.query_id);
+    head.index_epoch = (uint64)DatumGetInt64(ruv_store_value(row, 2, NULL));
+    head.started_us = DatumGetTimestampTz(ruv_store_value(row, 3, NULL));
+    head.dim = (uint32_t)vector->dim;
+    head.k = (uint32_t)DatumGetInt32(ruv_store_value(row, 5, NULL));
+    head.target_recall = DatumGetFloat4(ruv_store_value(row, 6, NULL));
+    head.distances = (uint32_t)DatumGetInt64(ruv_store_value(row, 7, NULL));
+    head.latency_us = DatumGetFloat4(ruv_store_value(row, 8, NULL));
+    head.index_oid = state->index_oid;
+    head.score = -1;
+    head.expected_recall = -1;
+    if (head.k < 1 || head.k > RV_TRAJECTORY_MAX_HITS)
+        return;
+    sample = ruv_sample_create(state, &head, vector->x, NULL);
+    sample->recall = float_or_unknown(row, 9);
+    sample->verdict.success = DatumGetBool(ruv_store_value(row, 10, NULL));
+    sample->verdict.confidence = DatumGetFloat4(ruv_store_value(row, 11, NULL));
+    sample->exact = DatumGetBool(ruv_store_value(row, 12, NULL));
+    nearest = node_items(ruv_store_value(row, 13, NULL), &count);
+    sample->nearest_count = (uint32)Min(count, (int)lengthof(sample->nearest));
+    for (uint32 i = 0; i < sample->nearest_count; i++)
+        sample->nearest[i] = (uint64)DatumGetInt64(nearest[i]);
+    load_efforts(state, sample, row, 14);
+    sample->stored = true;
+    if (head.index_epoch == state->identity.epoch && sample->effort_count > 0) {
+        ruv_state_add_sample(state, sample);
+    } else {
+        sample->retrace = true;
+        ruv_state_add_candidate(state, sample);
+    }
+    state->sampled++;
+}
+
+void
+ruv_store_load_samples(RuvStore *store, RuvIndexState *state)
+{
+    Oid types[2] = {OIDOID, INT4OID};
+    Datum values[2] = {ObjectIdGetDatum(state->index_oid), Int32GetDatum(state->window)};
+    uint64 rows;
+
+    rows = ruv_store_run(
+        store,
+        "SELECT * FROM (SELECT query_id, index_epoch, searched_at, query, k, target_recall, "
+        "distances, latency_us, recall, success, confidence, recall_exact, nearest, effort_slack, "
+        "effort_ef, effort_distances FROM @.ruvector_trajectories WHERE index_oid = $1 "
+        "AND query IS NOT NULL AND judged_at IS NOT NULL "
+        "ORDER BY judged_at DESC LIMIT $2) t ORDER BY searched_at",
+        2, types, values, NULL);
+    for (uint64 row = 0; row < rows; row++)
+        load_sample(state, row);
+}
+
+/* ---- patterns ------------------------------------------------------------------------------ */
+
+#define PATTERN_COLUMNS 23
+
+static void
+pattern_values(const RuvIndexState *state, const rv_pattern *pattern, const float *centroid,
+               Datum *values, char *nulls)
+{
+    values[0] = ObjectIdGetDatum(state->index_oid);
+    values[1] = Int64GetDatum((int64)pattern->id);
+    values[2] = ObjectIdGetDatum(state->table_oid);
+    values[3] = NameGetDatum(&state->index_name);
+    values[4] = Int64GetDatum((int64)pattern->index_epoch);
+    values[5] = CStringGetTextDatum(pattern->scope == RV_PATTERN_INDEX ? "index" : "region");
+    nulls[6] = centroid == NULL ? 'n' : ' ';
+    values[6] = centroid == NULL ? (Datum)0 : vector_datum(centroid, state->identity.dim);
+    values[7] = Int32GetDatum((int32)pattern->k);
+    values[8] = Int32GetDatum((int32)pattern->samples);
+    values[9] = Int64GetDatum((int64)pattern->usage);
+    values[10] = TimestampTzGetDatum(pattern->created_us);
+    values[11] = TimestampTzGetDatum(pattern->updated_us);
+    values[12] = Int32GetDatum((int32)pattern->optimal_ef_search);
+    values[13] = Int32GetDatum((int32)pattern->optimal_probes);
+    values[14] = Float4GetDatum(pattern->target_recall);
+    values[15] = Float4GetDatum(pattern->slack);
+    values[16] = Float4GetDatum(pattern->expected_recall);
+    values[17] = Float4GetDatum(pattern->confidence);
+    values[18] = Float4GetDatum(pattern->radius);
+    values[19] = Float4GetDatum(pattern->mean_distances);
+    values[20] = node_array(pattern->entry_points, (int)pattern->entry_count);
+    values[21] = float_array(pattern->table_slack, RV_TARGETS);
+    values[22] = effort_array(pattern->table_ef, RV_TARGETS);
+}
+
+void
+ruv_store_save_patterns(RuvStore *store, RuvIndexState *state)
+{
+    Oid types[PATTERN_COLUMNS + 1] = {
+        OIDOID,     INT8OID,   OIDOID,       NAMEOID,        INT8OID,        TEXTOID,
+        InvalidOid, INT4OID,   INT4OID,      INT8OID,        TIMESTAMPTZOID, TIMESTAMPTZOID,
+        INT4OID,    INT4OID,   FLOAT4OID,    FLOAT4OID,      FLOAT4OID,      FLOAT4OID,
+        FLOAT4OID,  FLOAT4OID, INT8ARRAYOID, FLOAT4ARRAYOID, INT4ARRAYOID,   FLOAT4ARRAYOID};
+    Datum values[PATTERN_COLUMNS + 1];
+    char nulls[PATTERN_COLUMNS + 2];
+    SPIPlanPtr plan;
+
+    types[6] = store->vector_type;
+    values[0] = ObjectIdGetDatum(state->index_oid);
+    ruv_store_run(store, "DELETE FROM @.ruvector_patterns WHERE index_oid = $1", 1, types, values,
+                  NULL);
+    plan = ruv_store_prepare(
+        store,
+        "INSERT INTO @.ruvector_patterns (index_oid, pattern_id, table_id, index_name, "
+        "index_epoch, scope, centroid, k, samples, usage, created_at, updated_at, "
+        "optimal_ef_search, optimal_probes, target_recall, slack, expected_recall, confidence, "
+        "radius, mean_distances, entry_points, table_slack, table_ef, table_recall) "
+        "VALUES ($1, $2, $3::regclass, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, "
+        "$17, $18, $19, $20, $21, $22, $23, $24)",
+        PATTERN_COLUMNS + 1, types);
+    for (uint32 i = 0; i < rv_bank_count(state->bank); i++) {
+        const float *centroid;
+        const rv_pattern *pattern = rv_bank_get(state->bank, i, &centroid);
+
+        memset(nulls, ' ', sizeof(nulls));
+        pattern_values(state, pattern, centroid, values, nulls);
+        values[PATTERN_COLUMNS] = float_array(pattern->table_recall, RV_TARGETS);
+        if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT)
+            elog(ERROR, "a pattern could not be stored");
+    }
+}
+
+/* Copies what fits of a stored array into a table of the pattern. */
+static void
+load_tables(uint64 row, rv_pattern *pattern)
+{
+    int counts[4];
+    Datum *entries = node_items(ruv_store_value(row, 18, NULL), &counts[0]);
+    Datum *slack = float_items(ruv_store_value(row, 19, NULL), &counts[1]);
+    Datum *ef = int_items(ruv_store_value(row, 20, NULL), &counts[2]);
+    Datum *recall = float_items(ruv_store_value(row, 21, NULL), &counts[3]);
+
+    pattern->entry_count = (uint32_t)Min(counts[0], RV_PATTERN_ENTRY_POINTS);
+    for (uint32 i = 0; i < pattern->entry_count; i++)
+        pattern->entry_points[i] = (uint64_t)DatumGetInt64(entries[i]);
+    for (int i = 0; i < RV_TARGETS; i++) {
+        pattern->table_slack[i] = i < counts[1] ? DatumGetFloat4(slack[i]) : -1;
+        pattern->table_ef[i] = i < counts[2] ? (uint32_t)DatumGetInt32(ef[i]) : 0;
+        pattern->table_recall[i] = i < counts[3] ? DatumGetFloat4(recall[i]) : -1;
+    }
+}
+
+static void
+load_pattern(RuvIndexState *state, uint64 row)
+{
+    rv_pattern pattern = {0};
+    rv_error err = {0};
+    uint64_t id;
+    bool null;
+    Datum centroid = ruv_store_value(row, 4, &null);
+    RuVector *vector = null ? NULL : DatumGetRuVector(centroid);
+
+    pattern.id = (uint64_t)DatumGetInt64(ruv_store_value(row, 1, NULL));
+    pattern.index_epoch = (uint64_t)DatumGetInt64(ruv_store_value(row, 2, NULL));
+    pattern.scope = strcmp(TextDatumGetCString(ruv_store_value(row, 3, NULL)), "index") == 0
+                        ? RV_PATTERN_INDEX
+                        : RV_PATTERN_REGION;
+    pattern.k = (uint32_t)DatumGetInt32(ruv_store_value(row, 5, NULL));
+    pattern.samples = (uint32_t)DatumGetInt32(ruv_store_value(row, 6, NULL));
+    pattern.usage = (uint64_t)DatumGetInt64(ruv_store_value(row, 7, NULL));
+    pattern.created_us = DatumGetTimestampTz(ruv_store_value(row, 8, NULL));
+    pattern.updated_us = DatumGetTimestampTz(ruv_store_value(row, 9, NULL));
+    pattern.optimal_ef_search = (uint32_t)DatumGetInt32(ruv_store_value(row, 10, NULL));
+    pattern.optimal_probes = (uint32_t)DatumGetInt32(ruv_store_value(row, 11, NULL));
+    pattern.target_recall = DatumGetFloat4(ruv_store_value(row, 12, NULL));
+    pattern.slack = DatumGetFloat4(ruv_store_value(row, 13, NULL));
+    pattern.expected_recall = DatumGetFloat4(ruv_store_value(row, 14, NULL));
+    pattern.confidence = DatumGetFloat4(ruv_store_value(row, 15, NULL));
+    pattern.radius = DatumGetFloat4(ruv_store_value(row, 16, NULL));
+    pattern.mean_distances = DatumGetFloat4(ruv_store_value(row, 17, NULL));
+    load_tables(row, &pattern);
+    if ((vector == NULL) != (pattern.scope == RV_PATTERN_INDEX) ||
+        (vector != NULL && vector->dim != state->identity.dim) ||
+        rv_bank_put(state->bank, &pattern, vector ? vector->x : NULL, &id, &err) != RV_OK)
+        ereport(LOG, (errmsg("pattern " UINT64_FORMAT " of index %s is not usable and was left out",
+                             pattern.id, NameStr(state->index_name)),
+                      errdetail("%s", err.message[0] ? err.message
+                                                     : "Its centroid does not fit the index.")));
+}
+
+void
+ruv_store_load_patterns(RuvStore *store, RuvIndexState *state)
+{
+    Oid types[1] = {OIDOID};
+    Datum values[1] = {ObjectIdGetDatum(state->index_oid)};
+    rv_error err = {0};
+    uint64 rows;
+
+    rows = ruv_store_run(
+        store,
+        "SELECT pattern_id, index_epoch, scope, centroid, k, samples, usage, created_at, "
+        "updated_at, optimal_ef_search, optimal_probes, target_recall, slack, expected_recall, "
+        "confidence, radius, mean_distances, entry_points, table_slack, table_ef, table_recall "
+        "FROM @.ruvector_patterns WHERE index_oid = $1 ORDER BY pattern_id LIMIT 1001",
+        1, types, values, NULL);
+    if (rows == 0)
+        return;
+    ruv_check(rv_bank_create(&state->allocator, state->identity.metric,
+                             (uint32_t)state->identity.dim, RUV_BANK_LIMIT, &state->bank, &err),
+              &err, "loading the pattern bank");
+    for (uint64 row = 0; row < rows; row++)
+        load_pattern(state, row);
+    state->bank_changed = rv_bank_count(state->bank) > 0;
+}

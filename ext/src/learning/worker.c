@@ -1,0 +1,680 @@
+/*
+ * worker.c - the learning worker of one database: its loop.
+ *
+ *   read the configuration (at start, when told, when a relation changed)
+ *   drain the ring          every round, and during long work (ruv_worker_breathe)
+ *   learn                   one round per index that is due (learn.c)
+ *   rest                    so that learning stays within ruvector.learning_budget: after t seconds
+ *                           of processor time no learning for t / budget - t seconds; draining goes
+ * on
+ *
+ * The worker runs as the bootstrap superuser and writes only to the extension's tables. It ends by
+ * itself when the extension or the last learning table is gone; SIGTERM (server stop, DROP
+ * DATABASE) ends it at the next check for interrupts. What it held in memory is lost then: searches
+ * that were drained but not yet judged.
+ *
+ * In recovery it writes nothing: it publishes the patterns that came from the primary, looks now
+ * and then whether they changed, and begins to learn after a promotion. On a standby the ring is
+ * drained and forgotten.
+ *
+ * An error in one index's round is logged, counted, shown in ruvector_learning_stats(), and that
+ * index is loaded again from its tables after a pause that doubles from 1 s to 5 min. The others go
+ * on.
+ *
+ * Locks: see shmem.c.
+ */
+#include "learning/worker.h"
+
+#include <time.h>
+
+#include "access/genam.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#define RUV_BREATHE_MS 50
+#define RUV_STANDBY_NAP_MS 5000
+#define RUV_FIRST_RETRY_MS 1000
+#define RUV_LAST_RETRY_MS 300000
+
+RuvWorker ruv_worker;
+
+static bool relations_changed = true;
+static bool lacks_index = false; /* an index was locked when it should be loaded */
+static TimestampTz rest_until = 0;
+
+double
+ruv_processor_seconds(void)
+{
+    struct timespec now;
+
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) != 0)
+        return 0;
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static RuvDatabaseSlot *
+my_slot(void)
+{
+    return &ruv_shared->databases[ruv_worker.database_slot];
+}
+
+/* ---- coming and going ---------------------------------------------------------------------- */
+
+static void
+sign_off(int code, Datum argument)
+{
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    my_slot()->worker_pid = 0;
+    my_slot()->worker_latch = NULL;
+    my_slot()->worker_state = RUV_WORKER_NONE;
+    LWLockRelease(ruv_shared->lock);
+    ConditionVariableBroadcast(&ruv_shared->worker_changed);
+}
+
+static bool
+anything_to_learn(void)
+{
+    RuvStore store;
+    bool learns;
+
+    StartTransactionCommand();
+    PushActiveSnapshot(GetTransactionSnapshot());
+    learns = ruv_store_open(&store);
+    if (learns) {
+        learns = ruv_store_count_tables(&store) > 0;
+        ruv_store_close(&store);
+    }
+    PopActiveSnapshot();
+    CommitTransactionCommand();
+    return learns;
+}
+
+/* Looks before it takes a slot, since most databases that are probed at start do not learn. */
+static bool
+probe(void)
+{
+    RuvDatabaseSlot *slot;
+    bool learns;
+    int number;
+
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    number = ruv_database_find(MyDatabaseId);
+    if (number >= 0)
+        ruv_shared->databases[number].sync_requested = false;
+    LWLockRelease(ruv_shared->lock);
+
+    learns = anything_to_learn();
+
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    slot = number >= 0 ? &ruv_shared->databases[number] : NULL;
+    if (slot != NULL && !learns && !slot->sync_requested && slot->worker_pid == 0) {
+        slot->wanted = false;
+        slot->extract_done = slot->extract_requested;
+    }
+    LWLockRelease(ruv_shared->lock);
+    ConditionVariableBroadcast(&ruv_shared->worker_changed);
+    return learns;
+}
+
+/* Takes the database's slot. False: another worker has it, or no slot is free. */
+static bool
+sign_on(void)
+{
+    bool taken;
+
+    ruv_worker.database_slot = ruv_database_claim(MyDatabaseId);
+    if (ruv_worker.database_slot < 0) {
+        ereport(LOG, (errmsg("%d databases of this cluster learn already, which is the limit",
+                             ruv_shared->database_count),
+                      errhint("Raise ruvector.max_learning_databases and restart the server.")));
+        return false;
+    }
+    before_shmem_exit(sign_off, (Datum)0);
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    taken = my_slot()->worker_pid == 0 && !my_slot()->held;
+    if (taken) {
+        my_slot()->worker_pid = MyProcPid;
+        my_slot()->worker_latch = MyLatch;
+        my_slot()->worker_state = RUV_WORKER_STARTING;
+        my_slot()->wanted = true;
+        my_slot()->sync_requested = true;
+    }
+    LWLockRelease(ruv_shared->lock);
+    if (!taken)
+        cancel_before_shmem_exit(sign_off, (Datum)0);
+    return taken;
+}
+
+/* Nothing is left to learn here. False: somebody has just asked for it again. */
+static bool
+try_to_retire(void)
+{
+    bool retire;
+
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    retire = !my_slot()->sync_requested;
+    if (retire) {
+        my_slot()->wanted = false;
+        my_slot()->extract_done = my_slot()->extract_requested;
+    }
+    LWLockRelease(ruv_shared->lock);
+    if (retire) {
+        ConditionVariableBroadcast(&ruv_shared->worker_changed);
+        ruv_registry_forget(MyDatabaseId, NULL, NULL);
+    }
+    return retire;
+}
+
+/* ---- states of indexes --------------------------------------------------------------------- */
+
+static RuvIndexState *
+find_state(Oid index_oid)
+{
+    ListCell *cell;
+
+    foreach (cell, ruv_worker.indexes)
+        if (((RuvIndexState *)lfirst(cell))->index_oid == index_oid)
+            return lfirst(cell);
+    return NULL;
+}
+
+/* Forgets what the tables can tell again. */
+static void
+unload_state(RuvIndexState *state)
+{
+    if (state->context != NULL)
+        MemoryContextDelete(state->context);
+    state->context =
+        AllocSetContextCreate(ruv_worker.context, "ruvector index state", ALLOCSET_DEFAULT_SIZES);
+    ruv_context_allocator(state->context, &state->allocator);
+    state->loaded = false;
+    state->bank = NULL;
+    state->bank_changed = false;
+    state->samples = NIL;
+    state->candidates = NIL;
+    state->candidates_seen = 0;
+    state->sampled = 0;
+    state->undistilled = 0;
+    state->distilled_samples = 0;
+}
+
+/* Counts that the tables do not have any more after ruvector_clear_learning(). */
+static void
+forget_figures(RuvIndexState *state)
+{
+    state->trajectories = 0;
+    state->judged = 0;
+    state->learning_seconds = 0;
+    state->last_learned = 0;
+    state->consolidated = 0;
+    memset(&state->running, 0, sizeof(state->running));
+}
+
+static void
+drop_state(RuvIndexState *state)
+{
+    ruv_worker.indexes = list_delete_ptr(ruv_worker.indexes, state);
+    MemoryContextDelete(state->context);
+    pfree(state);
+}
+
+static void
+configure_state(const RuvIndexState *configured)
+{
+    RuvIndexState *state = find_state(configured->index_oid);
+
+    if (state == NULL) {
+        MemoryContext former = MemoryContextSwitchTo(ruv_worker.context);
+
+        state = palloc0(sizeof(*state));
+        state->index_oid = configured->index_oid;
+        ruv_worker.indexes = lappend(ruv_worker.indexes, state);
+        MemoryContextSwitchTo(former);
+        unload_state(state);
+    }
+    state->table_oid = configured->table_oid;
+    state->index_name = configured->index_name;
+    state->window = configured->window;
+    state->learning_rate = configured->learning_rate;
+    state->min_samples = configured->min_samples;
+    state->slot = ruv_registry_add(MyDatabaseId, ruv_worker.database_slot, state->table_oid,
+                                   state->index_oid);
+    state->seen = state->slot != NULL;
+    if (state->slot != NULL && state->slot->fresh) {
+        unload_state(state);
+        forget_figures(state);
+        state->slot->fresh = false;
+    }
+    if (state->slot == NULL)
+        ereport(LOG, (errmsg("index %s cannot learn: %d indexes of this cluster do already, which "
+                             "is the limit",
+                             NameStr(state->index_name), RUV_MAX_INDEXES)));
+}
+
+static bool
+keep_slot(void *ctx, Oid table_oid, Oid index_oid)
+{
+    return find_state(index_oid) != NULL;
+}
+
+static void
+forget_unseen(void)
+{
+    List *all = list_copy(ruv_worker.indexes);
+    ListCell *cell;
+
+    foreach (cell, all) {
+        RuvIndexState *state = lfirst(cell);
+
+        if (!state->seen)
+            drop_state(state);
+    }
+    list_free(all);
+    ruv_registry_forget(MyDatabaseId, keep_slot, NULL);
+}
+
+/* The build of an index as it is now. False: it is locked or gone. */
+static bool
+read_identity(const RuvIndexState *state, RuvIndexIdentity *identity)
+{
+    Relation index;
+    RuhnswInfo info;
+    bool usable;
+
+    if (!ConditionalLockRelationOid(state->index_oid, AccessShareLock))
+        return false;
+    index = try_relation_open(state->index_oid, NoLock);
+    if (index == NULL)
+        return false;
+    usable = ruhnsw_is_index(index) && index->rd_index->indisvalid;
+    if (usable) {
+        ruhnsw_get_info(index, &info);
+        *identity = info.identity;
+    }
+    relation_close(index, NoLock);
+    return usable;
+}
+
+/* Loads an index from its tables, or notices that it was built anew since. */
+static void
+refresh_state(RuvStore *store, RuvIndexState *state)
+{
+    RuvIndexIdentity identity;
+
+    if (!read_identity(state, &identity)) {
+        lacks_index = true;
+    } else if (!state->loaded) {
+        state->identity = identity;
+        ruv_store_load_state(store, state);
+        ruv_store_load_samples(store, state);
+        ruv_store_load_patterns(store, state);
+        state->distilled_samples = (uint32)list_length(state->samples);
+        state->loaded = true;
+    } else if (identity.epoch != state->identity.epoch) {
+        ruv_state_start_over(state, &identity);
+    }
+}
+
+/* Reads the configuration. False: there is nothing to learn. */
+static bool
+synchronise(void)
+{
+    RuvStore store;
+    bool learns;
+    ListCell *cell;
+
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    my_slot()->sync_requested = false;
+    LWLockRelease(ruv_shared->lock);
+    relations_changed = false;
+    lacks_index = false;
+
+    StartTransactionCommand();
+    PushActiveSnapshot(GetTransactionSnapshot());
+    learns = ruv_store_open(&store);
+    if (learns) {
+        if (!RecoveryInProgress())
+            ruv_store_tidy(&store);
+        learns = ruv_store_count_tables(&store) > 0;
+        foreach (cell, ruv_worker.indexes)
+            ((RuvIndexState *)lfirst(cell))->seen = false;
+        ruv_store_list_indexes(&store, configure_state);
+        forget_unseen();
+        foreach (cell, ruv_worker.indexes)
+            refresh_state(&store, lfirst(cell));
+        ruv_store_close(&store);
+    }
+    PopActiveSnapshot();
+    CommitTransactionCommand();
+    return learns;
+}
+
+static void
+note_relation_change(Datum argument, Oid relation)
+{
+    relations_changed = true;
+}
+
+static bool
+synchronisation_due(void)
+{
+    bool requested;
+
+    /* Other sessions' changes of relations arrive at the start of a transaction. */
+    StartTransactionCommand();
+    CommitTransactionCommand();
+    LWLockAcquire(ruv_shared->lock, LW_SHARED);
+    requested = my_slot()->sync_requested;
+    LWLockRelease(ruv_shared->lock);
+    return requested || relations_changed || lacks_index;
+}
+
+/* ---- the ring ------------------------------------------------------------------------------ */
+
+static void
+observe(const char *record, size_t size)
+{
+    const rv_trajectory *head;
+    const float *query;
+    const rv_hit *hits;
+    RuvIndexState *state;
+
+    if (rv_trajectory_view(record, size, &head, &query, &hits, NULL) != RV_OK ||
+        head->database_oid != MyDatabaseId)
+        return;
+    state = find_state(head->index_oid);
+    if (state != NULL && state->loaded)
+        ruv_state_observe(state, head, query, hits);
+}
+
+void
+ruv_worker_drain(void)
+{
+    size_t size;
+    bool standby = RecoveryInProgress();
+    ListCell *cell;
+
+    ruv_worker.last_drain = GetCurrentTimestamp();
+    while (rv_ring_pop(ruv_worker.ring, ruv_worker.record, ruv_worker.record_capacity, &size) ==
+           RV_OK)
+        if (!standby)
+            observe(ruv_worker.record, size);
+    foreach (cell, ruv_worker.indexes)
+        if (((RuvIndexState *)lfirst(cell))->loaded)
+            ruv_state_publish_figures(lfirst(cell));
+}
+
+void
+ruv_worker_breathe(void)
+{
+    CHECK_FOR_INTERRUPTS();
+    if (TimestampDifferenceExceeds(ruv_worker.last_drain, GetCurrentTimestamp(), RUV_BREATHE_MS))
+        ruv_worker_drain();
+}
+
+/* ---- learning ------------------------------------------------------------------------------ */
+
+static void
+note_failure(RuvIndexState *state, const char *message)
+{
+    int64 pause = RUV_FIRST_RETRY_MS;
+
+    for (int i = 0; i < state->consecutive_errors && pause < RUV_LAST_RETRY_MS; i++)
+        pause *= 2;
+    state->consecutive_errors++;
+    state->retry_after =
+        TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Min(pause, RUV_LAST_RETRY_MS));
+    pg_atomic_fetch_add_u64(&state->slot->failures, 1);
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    strlcpy(state->slot->last_error, message, RUV_ERROR_TEXT);
+    LWLockRelease(ruv_shared->lock);
+    unload_state(state);
+    relations_changed = true; /* load it again */
+}
+
+static void
+note_success(RuvIndexState *state)
+{
+    if (state->consecutive_errors == 0 && state->slot->last_learned == state->last_learned)
+        return;
+    state->consecutive_errors = 0;
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    state->slot->last_error[0] = '\0';
+    state->slot->last_learned = state->last_learned;
+    LWLockRelease(ruv_shared->lock);
+}
+
+/* One round of one index; an error stays in here. Returns whether the round took place. */
+static bool
+learn_index(RuvIndexState *state, bool force)
+{
+    volatile bool done = false;
+
+    PG_TRY();
+    {
+        done = ruv_learn_round(state, force);
+        note_success(state);
+    }
+    PG_CATCH();
+    {
+        ErrorData *error;
+
+        HOLD_INTERRUPTS();
+        MemoryContextSwitchTo(ruv_worker.context);
+        error = CopyErrorData();
+        error_context_stack = NULL;
+        EmitErrorReport();
+        AbortOutOfAnyTransaction();
+        FlushErrorState();
+        MemoryContextSwitchTo(ruv_worker.context);
+        note_failure(state, error->message);
+        FreeErrorData(error);
+        pgstat_report_activity(STATE_IDLE, NULL);
+        RESUME_INTERRUPTS();
+    }
+    PG_END_TRY();
+    ruv_worker_drain();
+    return done;
+}
+
+static void
+rest_after(double seconds)
+{
+    double pause = seconds / ruv_learning_budget - seconds;
+
+    rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), pause * 1000);
+}
+
+/* A round for every index that is due. Returns whether anything was done. */
+static bool
+learn_all(void)
+{
+    double started = ruv_processor_seconds();
+    bool worked = false;
+    ListCell *cell;
+
+    foreach (cell, ruv_worker.indexes) {
+        RuvIndexState *state = lfirst(cell);
+
+        if (state->loaded && ruv_learn_due(state, GetCurrentTimestamp(), false)) {
+            ruv_database_set_state(ruv_worker.database_slot, RUV_WORKER_LEARNING);
+            if (learn_index(state, false))
+                worked = true;
+        }
+    }
+    if (worked)
+        rest_after(ruv_processor_seconds() - started);
+    ruv_database_set_state(ruv_worker.database_slot, RUV_WORKER_IDLE);
+    return worked;
+}
+
+/* Somebody waits in ruvector_extract_patterns(): everything now, whatever the budget says. */
+static void
+extract_now(void)
+{
+    uint64 requested;
+    ListCell *cell;
+
+    LWLockAcquire(ruv_shared->lock, LW_SHARED);
+    requested = my_slot()->extract_requested;
+    LWLockRelease(ruv_shared->lock);
+    if (requested == my_slot()->extract_done)
+        return;
+    ruv_worker_drain();
+    foreach (cell, ruv_worker.indexes) {
+        RuvIndexState *state = lfirst(cell);
+
+        while (state->loaded && ruv_learn_due(state, GetCurrentTimestamp(), true) &&
+               learn_index(state, true))
+            ;
+    }
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    my_slot()->extract_done = requested;
+    LWLockRelease(ruv_shared->lock);
+    ConditionVariableBroadcast(&ruv_shared->worker_changed);
+}
+
+/* What was loaded, to the backends, without writing anything. */
+static void
+publish_loaded(void)
+{
+    ListCell *cell;
+
+    foreach (cell, ruv_worker.indexes) {
+        RuvIndexState *state = lfirst(cell);
+
+        if (state->loaded && state->bank_changed && state->bank != NULL) {
+            ruv_publish_bank(state->slot, state->index_oid, state->bank);
+            state->bank_changed = false;
+            note_success(state);
+        }
+    }
+}
+
+/* ---- the loop ------------------------------------------------------------------------------ */
+
+static void
+nap(long milliseconds)
+{
+    (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds,
+                    PG_WAIT_EXTENSION);
+    ResetLatch(MyLatch);
+    CHECK_FOR_INTERRUPTS();
+    if (ConfigReloadPending) {
+        ConfigReloadPending = false;
+        ProcessConfigFile(PGC_SIGHUP);
+    }
+}
+
+/* Whether the primary has learned since an index was loaded. */
+static bool
+learned_elsewhere(RuvStore *store, const RuvIndexState *state)
+{
+    RuvIndexState stored = *state;
+
+    ruv_store_load_state(store, &stored);
+    return stored.last_learned != state->last_learned;
+}
+
+/* One turn in recovery: patterns come with the write-ahead log. */
+static void
+stand_by(void)
+{
+    RuvStore store;
+    ListCell *cell;
+
+    ruv_database_set_state(ruv_worker.database_slot, RUV_WORKER_STANDBY);
+    ruv_worker_drain();
+    nap(RUV_STANDBY_NAP_MS);
+    StartTransactionCommand();
+    PushActiveSnapshot(GetTransactionSnapshot());
+    if (ruv_store_open(&store)) {
+        foreach (cell, ruv_worker.indexes) {
+            if (learned_elsewhere(&store, lfirst(cell))) {
+                unload_state(lfirst(cell));
+                relations_changed = true;
+            }
+        }
+        ruv_store_close(&store);
+    }
+    PopActiveSnapshot();
+    CommitTransactionCommand();
+}
+
+/* Until the next look at the ring: the interval, or less when the rest ends sooner. */
+static long
+nap_length(void)
+{
+    long rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), rest_until);
+
+    return rest > 0 ? Min(rest, ruv_learning_interval) : ruv_learning_interval;
+}
+
+static void
+take_turn(void)
+{
+    bool worked = false;
+
+    ruv_worker_drain();
+    extract_now();
+    if (GetCurrentTimestamp() >= rest_until)
+        worked = learn_all();
+    if (worked && GetCurrentTimestamp() >= rest_until)
+        CHECK_FOR_INTERRUPTS();
+    else
+        nap(nap_length());
+}
+
+static void
+prepare_worker(void)
+{
+    ruv_worker.context =
+        AllocSetContextCreate(TopMemoryContext, "ruvector worker", ALLOCSET_DEFAULT_SIZES);
+    MemoryContextSwitchTo(ruv_worker.context);
+    ruv_worker.ring = ruv_shared_ring(ruv_worker.database_slot);
+    ruv_worker.record_capacity = rv_ring_max_record(ruv_worker.ring);
+    ruv_worker.record = MemoryContextAllocHuge(ruv_worker.context, ruv_worker.record_capacity);
+    rv_prng_seed(&ruv_worker.prng, (uint64)MyStartTimestamp ^ ((uint64)MyProcPid << 40));
+    CacheRegisterRelcacheCallback(note_relation_change, (Datum)0);
+    pgstat_report_appname("ruvector learning worker");
+    /* Nobody waits for these statements, and they must not be cut short. */
+    SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+    SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+    SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+ruv_worker_main(Datum database)
+{
+    pqsignal(SIGHUP, SignalHandlerForConfigReload);
+    pqsignal(SIGTERM, die);
+    BackgroundWorkerUnblockSignals();
+    BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+    if (!probe() || !sign_on())
+        proc_exit(0);
+    prepare_worker();
+    for (;;) {
+        if (synchronisation_due() && !synchronise() && try_to_retire())
+            proc_exit(0);
+        publish_loaded();
+        if (RecoveryInProgress())
+            stand_by();
+        else
+            take_turn();
+    }
+}

@@ -1,0 +1,182 @@
+/*
+ * worker.h - what the files of the background worker share: its view of an index, its samples, and
+ * the tables.
+ */
+#ifndef RUVECTOR_LEARNING_WORKER_H
+#define RUVECTOR_LEARNING_WORKER_H
+
+#include "learning/learning_internal.h"
+
+#include "executor/spi.h"
+#include "ruhnsw/ruhnsw_api.h"
+
+/* Sampled searches that wait for their deep trace, per index; further ones replace one at random.
+ */
+#define RUV_MAX_CANDIDATES 2048
+/* Searches in one pass over the table. */
+#define RUV_MAX_BATCH 512
+/* Share of the searches that is traced once min_samples were. */
+#define RUV_TRACE_SHARE 0.25
+/* How alike two region patterns are that become one. */
+#define RUV_MERGE_SIMILARITY 0.95
+/* Patterns that a bank keeps. */
+#define RUV_BANK_LIMIT 1000
+/* Searches behind the running statistics that a verdict compares with. */
+#define RUV_RUNNING 512
+
+/* One search: a candidate before its deep trace, a sample for calibration after it. */
+typedef struct RuvSample {
+    rv_trajectory head;     /* as it was served; dim floats in query */
+    float *query;           /* as the index compares it */
+    rv_hit *hits;           /* what it returned; NULL once judged, or when loaded from the table */
+    bool retrace;           /* served by a former build: hits and verdict say nothing any more */
+    float recall;           /* of the search as served; -1 unknown */
+    bool exact;             /* measured against every row, not against a search of large effort */
+    float needed_distances; /* least work that would have reached its target; -1 unknown */
+    float diversity;        /* -1 unknown */
+    rv_effort *efforts;
+    uint32 effort_count;
+    uint32 nearest_count;
+    uint64 nearest[8];
+    rv_judgement verdict;
+    bool stored; /* a row of ruvector_trajectories holds it */
+} RuvSample;
+
+typedef struct RuvRunning {
+    float latency_us[RUV_RUNNING];
+    float distances[RUV_RUNNING];
+    uint64 count; /* ever added */
+} RuvRunning;
+
+/* What the worker knows of one index that learns. */
+typedef struct RuvIndexState {
+    Oid index_oid;
+    Oid table_oid;
+    NameData index_name;
+    int window; /* samples that are kept */
+    double learning_rate;
+    int min_samples;
+    RuvIndexIdentity identity;
+    RuvIndexSlot *slot;
+    bool loaded;            /* from the tables; what follows is then valid */
+    MemoryContext context;  /* everything below */
+    rv_allocator allocator; /* over it */
+    rv_bank *bank;          /* NULL: nothing learned */
+    bool bank_changed;      /* since it was published */
+    List *samples;          /* of RuvSample, oldest first */
+    List *candidates;       /* of RuvSample */
+    uint64 candidates_seen; /* since the last round; for the reservoir */
+    uint64 sampled;         /* candidates ever taken for this build */
+    uint64 adaptive_seen;   /* adaptive searches since usage was last written to the bank */
+    uint64 trajectories;
+    uint64 judged;
+    uint32 undistilled;       /* samples since the last distillation */
+    uint32 distilled_samples; /* samples that the last distillation had */
+    double learning_seconds;
+    TimestampTz last_learned;
+    TimestampTz consolidated;
+    TimestampTz last_drained;
+    TimestampTz next_pass; /* fixed costs of a pass are spread, see learn.c */
+    TimestampTz next_distil;
+    TimestampTz retry_after; /* after an error */
+    int consecutive_errors;
+    RuvRunning running;
+    bool seen; /* by the present sync */
+} RuvIndexState;
+
+/* The whole worker. */
+typedef struct RuvWorker {
+    int database_slot;
+    rv_ring *ring;
+    char *record; /* room for the largest record */
+    size_t record_capacity;
+    List *indexes; /* of RuvIndexState */
+    rv_prng prng;
+    TimestampTz last_drain;
+    MemoryContext context;
+} RuvWorker;
+
+extern RuvWorker ruv_worker;
+
+/* ---- worker.c ------------------------------------------------------------------------------ */
+
+/* Empties the ring into the candidates. Callable at any time: no transaction, no error. */
+extern void ruv_worker_drain(void);
+/* The same when it has not been done for a while, and CHECK_FOR_INTERRUPTS: for long loops. */
+extern void ruv_worker_breathe(void);
+/* Processor time of this process, in seconds. */
+extern double ruv_processor_seconds(void);
+
+/* ---- samples.c ----------------------------------------------------------------------------- */
+
+extern RuvSample *ruv_sample_create(RuvIndexState *state, const rv_trajectory *head,
+                                    const float *query, const rv_hit *hits);
+extern void ruv_sample_free(RuvSample *sample);
+/* A search that the ring delivered: counted, and taken as a candidate if the draw says so. */
+extern void ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *query,
+                              const rv_hit *hits);
+extern void ruv_state_add_candidate(RuvIndexState *state, RuvSample *sample);
+extern void ruv_state_add_sample(RuvIndexState *state, RuvSample *sample);
+/* The index was built anew: what is left are the queries, which wait to be traced again. */
+extern void ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity);
+extern void ruv_state_publish_figures(RuvIndexState *state);
+/* Fills the index's side of a verdict's input. */
+extern void ruv_running_fill(const RuvIndexState *state, rv_judge_input *in);
+
+/* ---- learn.c, trace.c, distil.c ------------------------------------------------------------ */
+
+/* True when there is work that should be done now; force: any work at all. */
+extern bool ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force);
+/* One round, in a transaction of its own: trace and judge a batch, distil, store, publish. Raises
+ * errors; the caller cleans up. Returns false when the table was locked by somebody else. */
+extern bool ruv_learn_round(RuvIndexState *state, bool force);
+
+/* Finds the true neighbours of a batch and traces every search of it. Stops early (returns the
+ * number of samples done) when somebody waits for a lock on the table. Inside a transaction with an
+ * active snapshot. */
+extern int ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample **batch,
+                           int count);
+/* How many searches one pass over this table should take. */
+extern int ruv_batch_limit(Relation table, int dim);
+
+/* Calibrates over the samples and merges into the bank. False: too few samples of one k. */
+extern bool ruv_distil(RuvIndexState *state);
+extern void ruv_consolidate(RuvIndexState *state);
+
+/* ---- store.c, store_rows.c ----------------------------------------------------------------- */
+
+/* An open connection to the extension's tables, as their owner and with a safe search_path. */
+typedef struct RuvStore {
+    char schema[NAMEDATALEN * 2 + 3]; /* quoted */
+    Oid vector_type;
+    Oid former_user;
+    int former_security;
+    int settings_level;
+} RuvStore;
+
+/* False when the extension is not there, or older than its library. Needs a transaction. */
+extern bool ruv_store_open(RuvStore *store);
+extern void ruv_store_close(RuvStore *store);
+/* Runs a statement in which "@." stands for the extension's schema. Returns the rows processed. */
+extern uint64 ruv_store_run(RuvStore *store, const char *text, int count, Oid *types, Datum *values,
+                            const char *nulls);
+extern SPIPlanPtr ruv_store_prepare(RuvStore *store, const char *text, int count, Oid *types);
+/* A column of a result row of the last statement; *null may be NULL when there can be none. */
+extern Datum ruv_store_value(uint64 row, int column, bool *null);
+
+/* Which tables and indexes learn; the callback gets a state with the configured fields set. */
+typedef void (*ruv_store_index_fn)(const RuvIndexState *configured);
+extern void ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each);
+extern uint64 ruv_store_count_tables(RuvStore *store);
+/* Adopts rows of indexes that were made anew under their name, removes rows of what is gone. */
+extern void ruv_store_tidy(RuvStore *store);
+extern void ruv_store_forget_table(RuvStore *store, Oid table_oid, bool configuration);
+
+extern void ruv_store_load_state(RuvStore *store, RuvIndexState *state);
+extern void ruv_store_save_state(RuvStore *store, const RuvIndexState *state);
+extern void ruv_store_load_samples(RuvStore *store, RuvIndexState *state);
+extern void ruv_store_save_samples(RuvStore *store, RuvIndexState *state);
+extern void ruv_store_load_patterns(RuvStore *store, RuvIndexState *state);
+extern void ruv_store_save_patterns(RuvStore *store, RuvIndexState *state);
+
+#endif
