@@ -40,6 +40,13 @@ rv_status rv_hnsw_insert(rv_hnsw *graph, const float *vector, rv_node *node, rv_
 rv_status rv_hnsw_insert_or_find(rv_hnsw *graph, const float *vector, rv_node *node,
                                  bool *duplicate, rv_error *err);
 
+/*
+ * Makes every node reachable from the entry point over layer 0; a graph of pruned lists may have a
+ * few that are not. For after the last insert: later ones may undo it. *connected gets the number
+ * of nodes that had to be linked in. On failure the graph is sound, with some of the work done.
+ */
+rv_status rv_hnsw_connect(rv_hnsw *graph, uint64_t *connected, rv_error *err);
+
 uint64_t rv_hnsw_count(const rv_hnsw *graph);
 size_t rv_hnsw_memory(const rv_hnsw *graph);             /* bytes allocated */
 int rv_hnsw_entry(const rv_hnsw *graph, rv_node *entry); /* its level; -1 when empty */

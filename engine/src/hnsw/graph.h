@@ -137,6 +137,11 @@ void rv_hnsw_unreserve(rv_hnsw *graph);
  */
 void rv_hnsw_add_link(rv_hnsw *graph, rv_node owner, int level, rv_node node, float distance);
 
+/* Take a link out of a list of count, or put one in before `at`, unmarked. The count stays. */
+void rv_hnsw_remove_link(rv_link_list *list, uint32_t at, uint32_t count);
+void rv_hnsw_insert_link(rv_link_list *list, uint32_t at, uint32_t count, uint32_t node,
+                         float distance);
+
 /* Raw distance between two nodes. */
 float rv_hnsw_between(const rv_hnsw *graph, rv_node a, rv_node b);
 

@@ -116,8 +116,8 @@ update_marks(const rv_hnsw *graph, rv_link_list *list, uint32_t added, uint32_t 
     }
 }
 
-static void
-remove_link(rv_link_list *list, uint32_t at, uint32_t count)
+void
+rv_hnsw_remove_link(rv_link_list *list, uint32_t at, uint32_t count)
 {
     uint32_t behind = count - at - 1;
 
@@ -126,8 +126,8 @@ remove_link(rv_link_list *list, uint32_t at, uint32_t count)
     memmove(list->kept + at, list->kept + at + 1, behind);
 }
 
-static void
-insert_link(rv_link_list *list, uint32_t at, uint32_t count, uint32_t node, float distance)
+void
+rv_hnsw_insert_link(rv_link_list *list, uint32_t at, uint32_t count, uint32_t node, float distance)
 {
     uint32_t behind = count - at;
 
@@ -168,7 +168,7 @@ rv_hnsw_add_link(rv_hnsw *graph, rv_node owner, int level, rv_node node, float d
     memcpy(nodes, list.nodes, count * sizeof *nodes);
     memcpy(distances, list.distances, count * sizeof *distances);
     memcpy(kept, list.kept, count);
-    insert_link(&work, at, count, (uint32_t)node, distance);
+    rv_hnsw_insert_link(&work, at, count, (uint32_t)node, distance);
     count++;
     if (is_kept(graph, &work, 0, at)) {
         kept[at] = 1;
@@ -177,7 +177,7 @@ rv_hnsw_add_link(rv_hnsw *graph, rv_node owner, int level, rv_node node, float d
     if (count > list.capacity) {
         uint32_t leaves = last_filler(&work, count);
 
-        remove_link(&work, leaves < count ? leaves : count - 1, count);
+        rv_hnsw_remove_link(&work, leaves < count ? leaves : count - 1, count);
         count--;
     }
     memcpy(list.nodes, nodes, count * sizeof *nodes);
