@@ -306,3 +306,11 @@ CREATE OPERATOR CLASS ruvector_cosine_ops FOR TYPE ruvector USING ruhnsw AS
 CREATE OPERATOR CLASS ruvector_l1_ops FOR TYPE ruvector USING ruhnsw AS
     OPERATOR 1 <+> (ruvector, ruvector) FOR ORDER BY float_ops,
     FUNCTION 1 ruhnsw_metric_l1(internal);
+
+CREATE FUNCTION ruvector_index_verify(index regclass, heapallindexed boolean DEFAULT false,
+                                      OUT severity text, OUT block bigint, OUT message text)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruhnsw_index_verify' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_index_verify(regclass, boolean) IS
+    'checks the pages, links and reachability of an index, and whether every row is in it';

@@ -46,7 +46,7 @@ typedef struct Build {
     rv_prng rng;
     float *vector; /* the present row's, as compared */
     MemoryContext row_context;
-    int64 rows;    /* indexed so far */
+    int64 rows; /* indexed so far */
 
     /* in memory; graph is NULL once it was written */
     MemoryContext graph_context;
@@ -56,7 +56,7 @@ typedef struct Build {
     Size node_capacity;
     Size memory_limit;
 
-    bool connected; /* everything written can be reached */
+    bool connected;      /* everything written can be reached */
     RuhnswWriter writer; /* after that: inserts into pages */
 } Build;
 
@@ -169,8 +169,7 @@ write_node(Build *build, PageWriter *writer, rv_node number, Place place, const 
     int m = build->meta.m;
     int level = build_level(build, number);
     NodeRows *rows = &build->nodes[number];
-    bool apart =
-        ItemPointerGetBlockNumber(&place.node) != ItemPointerGetBlockNumber(&place.links);
+    bool apart = ItemPointerGetBlockNumber(&place.node) != ItemPointerGetBlockNumber(&place.links);
     const char *problem;
 
     memset(node, 0, offsetof(RuhnswNode, vector));
@@ -191,7 +190,7 @@ write_node(Build *build, PageWriter *writer, rv_node number, Place place, const 
         uint32 count;
         const uint32 *found = rv_hnsw_links(build->graph, number, l, &count);
 
-        if (count > (uint32) ruhnsw_level_limit(m, l))
+        if (count > (uint32)ruhnsw_level_limit(m, l))
             elog(ERROR, "a node of the graph in memory has %u links at level %d", count, l);
         links->counts[l] = count;
         for (uint32 i = 0; i < count; i++)
@@ -222,7 +221,7 @@ breadth_first(const Build *build, uint32 *order)
 
     memset(placed, 0, n);
     if (rv_hnsw_entry(build->graph, &entry) >= 0) {
-        order[reached++] = (uint32) entry;
+        order[reached++] = (uint32)entry;
         placed[entry] = true;
     }
     for (uint64 head = 0; head < reached; head++) {
@@ -239,7 +238,7 @@ breadth_first(const Build *build, uint32 *order)
     count = reached;
     for (uint64 i = 0; i < n; i++)
         if (!placed[i])
-            order[count++] = (uint32) i;
+            order[count++] = (uint32)i;
     pfree(placed);
     return reached;
 }
@@ -288,11 +287,11 @@ start_graph(Build *build)
     rv_hnsw_options options = {0};
     rv_error err;
 
-    build->memory_limit = (Size) maintenance_work_mem * 1024;
-    build->graph_context = AllocSetContextCreate(CurrentMemoryContext, "ruhnsw build",
-                                                 ALLOCSET_DEFAULT_SIZES);
+    build->memory_limit = (Size)maintenance_work_mem * 1024;
+    build->graph_context =
+        AllocSetContextCreate(CurrentMemoryContext, "ruhnsw build", ALLOCSET_DEFAULT_SIZES);
     ruv_context_allocator(build->graph_context, &build->allocator);
-    options.metric = (rv_metric) build->meta.metric;
+    options.metric = (rv_metric)build->meta.metric;
     options.dim = build->meta.dim;
     options.m = build->meta.m;
     options.ef_construction = build->meta.ef_construction;
@@ -302,8 +301,8 @@ start_graph(Build *build)
     ruv_check(rv_hnsw_create(&build->allocator, &options, &build->graph, &err), &err,
               "ruhnsw build");
     build->node_capacity = 1024;
-    build->nodes = MemoryContextAllocHuge(build->graph_context,
-                                          build->node_capacity * sizeof(NodeRows));
+    build->nodes =
+        MemoryContextAllocHuge(build->graph_context, build->node_capacity * sizeof(NodeRows));
 }
 
 static void
@@ -312,19 +311,19 @@ tell_memory(const Build *build)
     BlockNumber pages;
     double rows;
     double visible;
-    double used = rv_hnsw_memory(build->graph) +
-                  (double) rv_hnsw_count(build->graph) * BYTES_PER_NODE;
+    double used =
+        rv_hnsw_memory(build->graph) + (double)rv_hnsw_count(build->graph) * BYTES_PER_NODE;
 
     estimate_rel_size(build->heap, NULL, &pages, &rows, &visible);
-    rows = Max(rows, (double) build->rows * 1.1);
-    ereport(NOTICE,
-            (errmsg("ruhnsw graph no longer fits into maintenance_work_mem after " INT64_FORMAT
-                    " rows",
-                    build->rows),
-             errdetail("The remaining rows are inserted one by one, which takes much longer."),
-             errhint("About %.0f MB of maintenance_work_mem would be enough for all of about %.0f "
-                     "rows.",
-                     ceil(used / Max(build->rows, 1) * rows * 1.1 / (1024 * 1024)), rows)));
+    rows = Max(rows, (double)build->rows * 1.1);
+    ereport(
+        NOTICE,
+        (errmsg("ruhnsw graph no longer fits into maintenance_work_mem after " INT64_FORMAT " rows",
+                build->rows),
+         errdetail("The remaining rows are inserted one by one, which takes much longer."),
+         errhint("About %.0f MB of maintenance_work_mem would be enough for all of about %.0f "
+                 "rows.",
+                 ceil(used / Max(build->rows, 1) * rows * 1.1 / (1024 * 1024)), rows)));
 }
 
 /* Writes what is in memory and goes on with inserts into pages. */
@@ -382,9 +381,9 @@ add_row(Build *build, ItemPointer tid)
         flush_graph(build);
     else if (build->graph)
         return;
-    ruhnsw_add(&build->writer, build->vector, tid,
-               Min(rv_hnsw_draw_level(&build->rng, build->meta.m),
-                   ruhnsw_max_level(build->meta.m)));
+    ruhnsw_add(
+        &build->writer, build->vector, tid,
+        Min(rv_hnsw_draw_level(&build->rng, build->meta.m), ruhnsw_max_level(build->meta.m)));
 }
 
 static void
@@ -397,7 +396,7 @@ build_callback(Relation index, ItemPointer tid, Datum *values, bool *isnull, boo
     if (isnull[0])
         return;
     former = MemoryContextSwitchTo(build->row_context);
-    indexed = ruhnsw_prepare((rv_metric) build->meta.metric, build->meta.dim,
+    indexed = ruhnsw_prepare((rv_metric)build->meta.metric, build->meta.dim,
                              DatumGetRuVector(values[0]), build->vector);
     if (indexed) {
         add_row(build, tid);

@@ -23,7 +23,7 @@ void
 ruhnsw_graph_refresh(RuhnswGraph *graph)
 {
     ruhnsw_read_meta(graph->index, &graph->meta);
-    graph->metric = (rv_metric) graph->meta.metric;
+    graph->metric = (rv_metric)graph->meta.metric;
     graph->unit = graph->metric == RV_METRIC_COSINE;
     graph->entry_vanished = false;
 }
@@ -176,7 +176,7 @@ graph_expand(void *ctx, rv_node node, int level, rv_visited *visited, rv_neighbo
     for (int i = 0; i < link_count; i++)
         if (rv_visited_add(visited, graph->links[i]))
             graph->waiting[waiting++] = graph->links[i];
-    Assert(waiting <= (int) capacity);
+    Assert(waiting <= (int)capacity);
     while (waiting > 0)
         waiting = compare_page(graph, waiting, out, count);
     return RV_OK;

@@ -2,8 +2,8 @@
  * handler.c - the access method's entry point, its storage parameters, and the support functions
  * of its operator classes.
  *
- * m is fixed by the build (the meta page has it); ef_construction and adaptive_search take effect at
- * once when ALTER INDEX ... SET changes them.
+ * m is fixed by the build (the meta page has it); ef_construction and adaptive_search take effect
+ * at once when ALTER INDEX ... SET changes them.
  */
 #include "ruhnsw/ruhnsw.h"
 
@@ -50,13 +50,13 @@ ruhnsw_options(Datum reloptions, bool validate)
                         errmsg("ef_construction must be at least 2 * m"),
                         errdetail("ef_construction is %d, m is %d.", options->ef_construction,
                                   options->m)));
-    return (bytea *) options;
+    return (bytea *)options;
 }
 
 int
 ruhnsw_option_m(Relation index)
 {
-    RuhnswOptions *options = (RuhnswOptions *) index->rd_options;
+    RuhnswOptions *options = (RuhnswOptions *)index->rd_options;
 
     return options ? options->m : RUHNSW_DEFAULT_M;
 }
@@ -64,7 +64,7 @@ ruhnsw_option_m(Relation index)
 int
 ruhnsw_option_ef_construction(Relation index)
 {
-    RuhnswOptions *options = (RuhnswOptions *) index->rd_options;
+    RuhnswOptions *options = (RuhnswOptions *)index->rd_options;
 
     return options ? options->ef_construction : RUHNSW_DEFAULT_EF_CONSTRUCTION;
 }
@@ -72,7 +72,7 @@ ruhnsw_option_ef_construction(Relation index)
 bool
 ruhnsw_option_adaptive(Relation index)
 {
-    RuhnswOptions *options = (RuhnswOptions *) index->rd_options;
+    RuhnswOptions *options = (RuhnswOptions *)index->rd_options;
 
     return options ? options->adaptive_search : true;
 }
@@ -86,7 +86,7 @@ ruhnsw_index_metric(Relation index)
     if (metric < RV_METRIC_L2 || metric > RV_METRIC_L1)
         elog(ERROR, "operator class of index \"%s\" names unknown metric %d",
              RelationGetRelationName(index), metric);
-    return (rv_metric) metric;
+    return (rv_metric)metric;
 }
 
 bool

@@ -3,8 +3,8 @@
  *
  * A row whose vector is already there joins its node while that has room. Otherwise: find the
  * neighbours by a search, write the new node with its links, then let the neighbours link back.
- * Until the first neighbour does, nobody can see the node. Should the insert fail half way, the row is
- * not visible to anyone, and vacuum removes the node with it.
+ * Until the first neighbour does, nobody can see the node. Should the insert fail half way, the row
+ * is not visible to anyone, and vacuum removes the node with it.
  *
  * Locks (see ruhnsw.h for the heavyweight ones): every page is locked by itself, except that a
  * node whose links need another page is written under both locks (a NODES page, then a LINKS page
@@ -76,8 +76,8 @@ try_free_space_map(Relation index, RuhnswPageKind kind, Size size1, Size size2, 
     return InvalidBuffer;
 }
 
-/* An exclusively locked page of this kind, or of zeros, with room for the items. avoid: a block that
- * the caller has locked already; other locks are then not waited for. */
+/* An exclusively locked page of this kind, or of zeros, with room for the items. avoid: a block
+ * that the caller has locked already; other locks are then not waited for. */
 static Buffer
 find_page(Relation index, RuhnswPageKind kind, Size size1, Size size2, BlockNumber avoid)
 {
@@ -127,8 +127,8 @@ place_node(RuhnswWriter *writer)
     Size node_size = ruhnsw_node_size(meta->dim);
     Size links_size = ruhnsw_links_size(meta->m, node->level);
     bool apart = ruhnsw_links_apart(meta->dim, meta->m, node->level);
-    Buffer node_buffer = find_page(index, RUHNSW_PAGE_NODES, node_size, apart ? 0 : links_size,
-                                   InvalidBlockNumber);
+    Buffer node_buffer =
+        find_page(index, RUHNSW_PAGE_NODES, node_size, apart ? 0 : links_size, InvalidBlockNumber);
     BlockNumber node_block = BufferGetBlockNumber(node_buffer);
     Buffer links_buffer =
         apart ? find_page(index, RUHNSW_PAGE_LINKS, links_size, 0, node_block) : node_buffer;
@@ -172,8 +172,7 @@ join_node(RuhnswWriter *writer, uint64 ref, ItemPointer tid)
 {
     Relation index = writer->graph.index;
     Buffer buffer = ruhnsw_read(index, ruhnsw_ref_block(ref), BUFFER_LOCK_EXCLUSIVE);
-    RuhnswNode *node =
-        ruhnsw_get_node(index, BufferGetPage(buffer), ref, writer->graph.meta.dim);
+    RuhnswNode *node = ruhnsw_get_node(index, BufferGetPage(buffer), ref, writer->graph.meta.dim);
     bool fits = node && !(node->flags & RUHNSW_NODE_DEAD) && node->tid_count < RUHNSW_NODE_TIDS;
 
     if (fits) {
@@ -286,8 +285,8 @@ random_level(int m)
         uint64 seed;
 
         if (!pg_strong_random(&seed, sizeof(seed)))
-            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
-                            errmsg("could not generate a random seed")));
+            ereport(ERROR,
+                    (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random seed")));
         rv_prng_seed(&rng, seed);
         seeded = true;
     }

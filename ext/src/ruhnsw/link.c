@@ -41,9 +41,8 @@ ruhnsw_writer_open(RuhnswWriter *writer, Relation index, bool building)
     ruv_context_allocator(context, &writer->allocator);
     ruhnsw_graph_open(&writer->graph, index);
     map = rv_metric_map_make(writer->graph.metric, 0.0f, 0.0f);
-    ruv_check(
-        rv_beam_create(&writer->allocator, &writer->graph.graph, &map, &writer->beam, &err), &err,
-        "ruhnsw insert");
+    ruv_check(rv_beam_create(&writer->allocator, &writer->graph.graph, &map, &writer->beam, &err),
+              &err, "ruhnsw insert");
 
     writer->ef_construction = Max(ruhnsw_option_ef_construction(index), 2 * writer->graph.meta.m);
     links = (2 * writer->graph.meta.m + 1) * sizeof(uint64);
@@ -108,7 +107,7 @@ void
 ruhnsw_add_candidate(RuhnswWriter *writer, const float *from, uint64 self, uint64 ref, int *count)
 {
     rv_candidate *candidate = &writer->candidates[*count];
-    float *vector = writer->vectors + (Size) *count * writer->graph.meta.dim;
+    float *vector = writer->vectors + (Size)*count * writer->graph.meta.dim;
     uint16 flags;
 
     if (ref == self)
@@ -128,8 +127,7 @@ ruhnsw_add_candidate(RuhnswWriter *writer, const float *from, uint64 self, uint6
 
 bool
 ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, ItemPointer where, int level,
-                     const uint64 *old_links, int old_count, const uint64 *new_links,
-                     int new_count)
+                     const uint64 *old_links, int old_count, const uint64 *new_links, int new_count)
 {
     Relation index = writer->graph.index;
     int m = writer->graph.meta.m;
@@ -192,7 +190,7 @@ remember_dropped(RuhnswWriter *writer, uint64 ref)
     if (writer->dropped_count == writer->dropped_room) {
         writer->dropped_room *= 2;
         writer->dropped =
-            repalloc_huge(writer->dropped, sizeof(uint64) * (Size) writer->dropped_room);
+            repalloc_huge(writer->dropped, sizeof(uint64) * (Size)writer->dropped_room);
     }
     writer->dropped[writer->dropped_count++] = ref;
 }

@@ -12,7 +12,7 @@
 #include "access/xloginsert.h"
 #include "miscadmin.h"
 
-#define MetaOf(page) ((RuhnswMetaData *) PageGetContents(page))
+#define MetaOf(page) ((RuhnswMetaData *)PageGetContents(page))
 
 const char *
 ruhnsw_check_meta(const RuhnswMetaData *meta)
@@ -29,8 +29,8 @@ ruhnsw_check_meta(const RuhnswMetaData *meta)
         return "m is out of range";
     if (meta->metric < RV_METRIC_L2 || meta->metric > RV_METRIC_L1)
         return "the metric is unknown";
-    if ((meta->entry == RUHNSW_NO_REF) != (meta->entry_level == -1) ||
-        meta->entry_level < -1 || meta->entry_level > ruhnsw_max_level(meta->m))
+    if ((meta->entry == RUHNSW_NO_REF) != (meta->entry_level == -1) || meta->entry_level < -1 ||
+        meta->entry_level > ruhnsw_max_level(meta->m))
         return "the level of the entry point is out of range";
     if (!(meta->max_norm >= 0.0f))
         return "the bound of the norms is negative";
@@ -106,7 +106,7 @@ write_meta(Page page, const RuhnswMetaData *meta)
     ruhnsw_page_init(page, RUHNSW_PAGE_META);
     *MetaOf(page) = *meta;
     /* Generic WAL does not keep what lies between pd_lower and pd_upper. */
-    ((PageHeader) page)->pd_lower = (char *) (MetaOf(page) + 1) - (char *) page;
+    ((PageHeader)page)->pd_lower = (char *)(MetaOf(page) + 1) - (char *)page;
 }
 
 void
@@ -142,6 +142,21 @@ ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building)
 }
 
 void
+ruhnsw_set_unlinked(Relation index, uint64 unlinked)
+{
+    Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);
+
+    if (MetaOf(BufferGetPage(buffer))->unlinked != unlinked) {
+        RuhnswChange change;
+
+        ruhnsw_change_begin(&change, index, false);
+        MetaOf(ruhnsw_change_page(&change, buffer))->unlinked = unlinked;
+        ruhnsw_change_commit(&change);
+    }
+    UnlockReleaseBuffer(buffer);
+}
+
+void
 ruhnsw_raise_max_norm(Relation index, float norm, bool building)
 {
     Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);
@@ -161,7 +176,7 @@ ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *ou
 {
     out->index_oid = RelationGetRelid(index);
     out->epoch = meta->epoch;
-    out->metric = (rv_metric) meta->metric;
+    out->metric = (rv_metric)meta->metric;
     out->dim = meta->dim;
     out->adaptive = ruhnsw_option_adaptive(index);
 }
@@ -200,7 +215,7 @@ ruhnsw_prepare_value(const RuvIndexIdentity *identity, Datum value)
     float *out = palloc(sizeof(float) * identity->dim);
     bool indexed = ruhnsw_prepare(identity->metric, identity->dim, vector, out);
 
-    if ((Pointer) vector != DatumGetPointer(value))
+    if ((Pointer)vector != DatumGetPointer(value))
         pfree(vector);
     if (!indexed) {
         pfree(out);

@@ -25,9 +25,9 @@ ruhnsw_links_size(int m, int level)
 int
 ruhnsw_max_level(int m)
 {
-    int level = (int) ((RUHNSW_PAGE_CAPACITY - sizeof(ItemIdData) - MAXIMUM_ALIGNOF -
-                        offsetof(RuhnswLinks, links)) /
-                       (sizeof(uint64) * m)) -
+    int level = (int)((RUHNSW_PAGE_CAPACITY - sizeof(ItemIdData) - MAXIMUM_ALIGNOF -
+                       offsetof(RuhnswLinks, links)) /
+                      (sizeof(uint64) * m)) -
                 2;
 
     return Min(level, RUHNSW_MAX_LEVEL);
@@ -45,7 +45,7 @@ ruhnsw_max_items(int dim, int m)
 {
     Size least = Min(ruhnsw_node_size(dim), ruhnsw_links_size(m, 0));
 
-    return (int) (RUHNSW_PAGE_CAPACITY / (least + sizeof(ItemIdData))) + 1;
+    return (int)(RUHNSW_PAGE_CAPACITY / (least + sizeof(ItemIdData))) + 1;
 }
 
 void
@@ -293,6 +293,6 @@ ruhnsw_put_item(Relation index, Page page, OffsetNumber offset, const void *item
 {
     bool reuse = offset <= PageGetMaxOffsetNumber(page);
 
-    if (PageAddItemExtended(page, (Item) item, size, offset, reuse ? PAI_OVERWRITE : 0) != offset)
+    if (PageAddItemExtended(page, (Item)item, size, offset, reuse ? PAI_OVERWRITE : 0) != offset)
         elog(ERROR, "failed to add an item to index \"%s\"", RelationGetRelationName(index));
 }

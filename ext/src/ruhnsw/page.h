@@ -6,19 +6,19 @@
  *   LINKS  links tuples of nodes whose page has no room for them (long vectors)
  * A page that is all zeros was added to the file just before a crash; it counts as empty.
  *
- * A node is named by a reference: generation << 48 | block << 16 | offset. Links, the entry point and
- * the nodes of a running search (rv_node) are all such references. The generation makes a reference
- * to a slot that was freed and used again recognisable: a page counts its generation up whenever it
- * frees a node, and a new node takes the page's generation of the moment. A reference whose slot is
- * unused, or holds another generation, is "vanished": readers skip it. It would take 65,536 rounds of
- * freeing on one page during the life of one reference to be fooled, and then a search would see a
- * wrong but live row. Nodes of a build have generation 0.
+ * A node is named by a reference: generation << 48 | block << 16 | offset. Links, the entry point
+ * and the nodes of a running search (rv_node) are all such references. The generation makes a
+ * reference to a slot that was freed and used again recognisable: a page counts its generation up
+ * whenever it frees a node, and a new node takes the page's generation of the moment. A reference
+ * whose slot is unused, or holds another generation, is "vanished": readers skip it. It would take
+ * 65,536 rounds of freeing on one page during the life of one reference to be fooled, and then a
+ * search would see a wrong but live row. Nodes of a build have generation 0.
  *
  * Lock order. At most two content locks are held at a time, and only in this order: a NODES page,
  * then a LINKS page. The meta page's content lock is never held together with another one.
  *
- * Room to grow: the meta page and page trailer carry a version, node and links tuples a type byte and
- * flags; reserved fields are written as zero and must be zero when read under version 1.
+ * Room to grow: the meta page and page trailer carry a version, node and links tuples a type byte
+ * and flags; reserved fields are written as zero and must be zero when read under version 1.
  */
 #ifndef RUHNSW_PAGE_H
 #define RUHNSW_PAGE_H
@@ -42,7 +42,7 @@
 #define RUHNSW_MIN_M 2
 #define RUHNSW_MAX_M 100
 #define RUHNSW_MAX_LEVEL 23
-#define RUHNSW_NODE_TIDS 10 /* rows with one and the same vector that share a node */
+#define RUHNSW_NODE_TIDS 8 /* rows with one and the same vector that share a node */
 
 typedef enum RuhnswPageKind {
     RUHNSW_PAGE_META = 1,
@@ -60,15 +60,16 @@ typedef struct RuhnswPageTrailer {
 typedef struct RuhnswMetaData {
     uint32 magic;
     uint32 version;
-    uint64 epoch; /* random, drawn at each build; never 0 */
-    uint64 entry; /* reference of the entry node; 0 = the index is empty */
+    uint64 epoch;      /* random, drawn at each build; never 0 */
+    uint64 entry;      /* reference of the entry node; 0 = the index is empty */
     int32 entry_level; /* -1 = the index is empty */
     float max_norm;    /* upper bound of the norms of all vectors ever stored */
     uint16 dim;
     uint16 m;
     uint16 ef_construction; /* of the build; inserts follow the storage parameter */
     uint16 metric;          /* rv_metric */
-    uint64 reserved[8];
+    uint64 unlinked;        /* nodes that wait to be freed, as the last vacuum left it */
+    uint64 reserved[7];
 } RuhnswMetaData;
 
 #define RUHNSW_TUPLE_NODE 1
@@ -91,7 +92,6 @@ typedef struct RuhnswNode {
     uint64 unlinked_at; /* full transaction id when it was unlinked, else 0 */
     uint64 reserved;
     ItemPointerData tids[RUHNSW_NODE_TIDS];
-    uint32 padding;
     float vector[FLEXIBLE_ARRAY_MEMBER]; /* as compared: of unit length under cosine */
 } RuhnswNode;
 
@@ -112,7 +112,7 @@ StaticAssertDecl(sizeof(RuhnswMetaData) == 104, "meta data is 104 bytes on disk"
 StaticAssertDecl(offsetof(RuhnswMetaData, dim) == 32, "meta data layout");
 StaticAssertDecl(sizeof(ItemPointerData) == 6, "item pointers are packed");
 StaticAssertDecl(offsetof(RuhnswNode, links) == 8 && offsetof(RuhnswNode, unlinked_at) == 16 &&
-                     offsetof(RuhnswNode, tids) == 32 && offsetof(RuhnswNode, vector) == 96,
+                     offsetof(RuhnswNode, tids) == 32 && offsetof(RuhnswNode, vector) == 80,
                  "node tuple layout");
 StaticAssertDecl(offsetof(RuhnswLinks, owner) == 8 && offsetof(RuhnswLinks, counts) == 16 &&
                      offsetof(RuhnswLinks, links) == 40,
@@ -121,9 +121,10 @@ StaticAssertDecl(2 * RUHNSW_MAX_M <= PG_UINT8_MAX, "a level's link count fits it
 
 #define RUHNSW_PAGE_CAPACITY (BLCKSZ - SizeOfPageHeaderData - MAXALIGN(sizeof(RuhnswPageTrailer)))
 
-StaticAssertDecl(MAXALIGN(offsetof(RuhnswNode, vector) +
-                          sizeof(float) * RUHNSW_MAX_DIMENSIONS) + sizeof(ItemIdData) <=
-                     RUHNSW_PAGE_CAPACITY || BLCKSZ < 8192,
+StaticAssertDecl(MAXALIGN(offsetof(RuhnswNode, vector) + sizeof(float) * RUHNSW_MAX_DIMENSIONS) +
+                             sizeof(ItemIdData) <=
+                         RUHNSW_PAGE_CAPACITY ||
+                     BLCKSZ < 8192,
                  "a node of the most dimensions fits a page");
 
 /* ---- references ---- */
@@ -133,25 +134,25 @@ StaticAssertDecl(MAXALIGN(offsetof(RuhnswNode, vector) +
 static inline uint64
 ruhnsw_ref(uint16 generation, BlockNumber block, OffsetNumber offset)
 {
-    return ((uint64) generation << 48) | ((uint64) block << 16) | offset;
+    return ((uint64)generation << 48) | ((uint64)block << 16) | offset;
 }
 
 static inline BlockNumber
 ruhnsw_ref_block(uint64 ref)
 {
-    return (BlockNumber) (ref >> 16);
+    return (BlockNumber)(ref >> 16);
 }
 
 static inline OffsetNumber
 ruhnsw_ref_offset(uint64 ref)
 {
-    return (OffsetNumber) ref;
+    return (OffsetNumber)ref;
 }
 
 static inline uint16
 ruhnsw_ref_generation(uint64 ref)
 {
-    return (uint16) (ref >> 48);
+    return (uint16)(ref >> 48);
 }
 
 /* ---- sizes ---- */
@@ -172,7 +173,7 @@ ruhnsw_level_start(int m, int level)
 
 extern Size ruhnsw_node_size(int dim);
 extern Size ruhnsw_links_size(int m, int level);
-extern int ruhnsw_max_level(int m);        /* the highest whose links tuple fits a page */
+extern int ruhnsw_max_level(int m); /* the highest whose links tuple fits a page */
 extern bool ruhnsw_links_apart(int dim, int m, int level); /* node and links need two pages */
 extern int ruhnsw_max_items(int dim, int m); /* bound of the line pointers on a NODES page */
 
@@ -181,7 +182,7 @@ extern int ruhnsw_max_items(int dim, int m); /* bound of the line pointers on a 
 static inline RuhnswPageTrailer *
 ruhnsw_trailer(Page page)
 {
-    return (RuhnswPageTrailer *) PageGetSpecialPointer(page);
+    return (RuhnswPageTrailer *)PageGetSpecialPointer(page);
 }
 
 /* Pins and locks a block and checks its page's frame. A page of zeros passes: see PageIsNew. */
@@ -195,8 +196,8 @@ extern void ruhnsw_corrupt(Relation index, BlockNumber block, const char *format
 extern RuhnswNode *ruhnsw_get_node(Relation index, Page page, uint64 ref, int dim);
 
 /* The node at an offset of a locked page, of whatever generation; NULL when there is none. */
-extern RuhnswNode *ruhnsw_node_at(Relation index, Page page, BlockNumber block,
-                                  OffsetNumber offset, int dim);
+extern RuhnswNode *ruhnsw_node_at(Relation index, Page page, BlockNumber block, OffsetNumber offset,
+                                  int dim);
 
 /* The links tuple of a node (node->links) on its locked page, checked against the owner; NULL when
  * the node vanished since node was read. */

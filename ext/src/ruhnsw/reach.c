@@ -5,11 +5,11 @@
  * Every search starts on layer 0 from the entry point as well (scan.c), so reachability in this
  * sense means that a search which runs on long enough finds the row.
  *
- * Two bits per slot of the index: reached, and expanded. The file is swept in page order; each sweep
- * expands whatever was reached and not yet expanded, and what it reaches on later pages is still
- * expanded in the same sweep. A graph of this kind needs about as many sweeps as it is wide, a
- * handful. Sweeps read sequentially and need 2 bits per possible slot, where a queue would read at
- * random and need 8 bytes per node.
+ * Two bits per slot of the index: reached, and expanded. The file is swept in page order; each
+ * sweep expands whatever was reached and not yet expanded, and what it reaches on later pages is
+ * still expanded in the same sweep. A graph of this kind needs about as many sweeps as it is wide,
+ * a handful. Sweeps read sequentially and need 2 bits per possible slot, where a queue would read
+ * at random and need 8 bytes per node.
  *
  * Concurrent inserts do no harm: nodes that appear meanwhile may be taken for unreachable, and then
  * get a link more than they need.
@@ -36,15 +36,14 @@ slot(const RuhnswReach *reach, uint8 *map, BlockNumber block, OffsetNumber offse
     if (block >= reach->blocks || offset >= reach->stride * 8)
         return NULL;
     *bit = 1 << (offset % 8);
-    return map + (Size) block * reach->stride + offset / 8;
+    return map + (Size)block * reach->stride + offset / 8;
 }
 
 static void
 mark(RuhnswReach *reach, uint64 ref)
 {
     uint8 bit;
-    uint8 *byte =
-        slot(reach, reach->reached, ruhnsw_ref_block(ref), ruhnsw_ref_offset(ref), &bit);
+    uint8 *byte = slot(reach, reach->reached, ruhnsw_ref_block(ref), ruhnsw_ref_offset(ref), &bit);
 
     if (byte && !(*byte & bit)) {
         *byte |= bit;
@@ -56,8 +55,7 @@ bool
 ruhnsw_reached(const RuhnswReach *reach, uint64 ref)
 {
     uint8 bit;
-    uint8 *byte =
-        slot(reach, reach->reached, ruhnsw_ref_block(ref), ruhnsw_ref_offset(ref), &bit);
+    uint8 *byte = slot(reach, reach->reached, ruhnsw_ref_block(ref), ruhnsw_ref_offset(ref), &bit);
 
     return byte && (*byte & bit);
 }
@@ -66,8 +64,8 @@ ruhnsw_reached(const RuhnswReach *reach, uint64 ref)
 static bool
 block_waits(const RuhnswReach *reach, BlockNumber block)
 {
-    const uint8 *reached = reach->reached + (Size) block * reach->stride;
-    const uint8 *expanded = reach->expanded + (Size) block * reach->stride;
+    const uint8 *reached = reach->reached + (Size)block * reach->stride;
+    const uint8 *expanded = reach->expanded + (Size)block * reach->stride;
 
     for (uint32 i = 0; i < reach->stride; i++)
         if (reached[i] & ~expanded[i])
@@ -125,8 +123,8 @@ expand_block(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, Blo
     UnlockReleaseBuffer(buffer);
     for (int i = 0; i < apart_count; i++) {
         buffer = ruhnsw_read(index, ItemPointerGetBlockNumber(&apart[i]), BUFFER_LOCK_SHARE);
-        mark_links(reach, ruhnsw_get_links(index, BufferGetPage(buffer), &apart[i], owners[i],
-                                           meta->m));
+        mark_links(reach,
+                   ruhnsw_get_links(index, BufferGetPage(buffer), &apart[i], owners[i], meta->m));
         UnlockReleaseBuffer(buffer);
     }
     pfree(owners);
@@ -135,8 +133,7 @@ expand_block(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, Blo
 
 /* Sweeps until nothing new is reached. */
 static void
-sweep(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta,
-      BufferAccessStrategy strategy)
+sweep(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, BufferAccessStrategy strategy)
 {
     do {
         reach->changed = false;
@@ -156,11 +153,11 @@ ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, BufferAccessStr
 
     reach->blocks = RelationGetNumberOfBlocks(index);
     reach->stride = (ruhnsw_max_items(meta->dim, meta->m) + 1 + 7) / 8;
-    size = (Size) reach->blocks * reach->stride;
-    reach->reached = MemoryContextAllocExtended(CurrentMemoryContext, size,
-                                                MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-    reach->expanded = MemoryContextAllocExtended(CurrentMemoryContext, size,
-                                                 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+    size = (Size)reach->blocks * reach->stride;
+    reach->reached =
+        MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+    reach->expanded =
+        MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
     reach->changed = false;
     if (meta->entry != RUHNSW_NO_REF) {
         mark(reach, meta->entry);
@@ -222,7 +219,8 @@ connect_node(RuhnswWriter *writer, uint64 ref)
                                    writer->found, &count, &err),
               &err, "ruhnsw connect");
     for (uint32 i = 0; i < count; i++)
-        if (writer->found[i].node != ref && ruhnsw_link(writer, writer->found[i].node, ref, 0, true))
+        if (writer->found[i].node != ref &&
+            ruhnsw_link(writer, writer->found[i].node, ref, 0, true))
             return true;
     return false;
 }

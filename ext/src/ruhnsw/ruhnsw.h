@@ -59,6 +59,7 @@ extern void ruhnsw_make_meta(Relation index, RuhnswMetaData *meta);
 /* Writes block 0 of a new fork: unlogged unless it is the init fork. */
 extern void ruhnsw_create_meta(Relation index, ForkNumber fork, const RuhnswMetaData *meta);
 extern void ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building);
+extern void ruhnsw_set_unlinked(Relation index, uint64 unlinked);
 extern void ruhnsw_raise_max_norm(Relation index, float norm, bool building);
 extern void ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *out);
 /* dim floats into out (any memory), of unit length under cosine; false when the value is not
@@ -72,12 +73,12 @@ typedef struct RuhnswGraph {
     Relation index;
     RuhnswMetaData meta;
     rv_metric metric;
-    bool unit;            /* stored vectors have unit length */
-    const float *query;   /* meta.dim floats, the caller's */
-    uint64 pages;         /* buffers read */
-    bool entry_vanished;  /* the entry node of meta was freed by vacuum meanwhile */
-    uint64 *links;        /* room for one level's links */
-    uint64 *waiting;      /* links whose vectors are still to be read */
+    bool unit;           /* stored vectors have unit length */
+    const float *query;  /* meta.dim floats, the caller's */
+    uint64 pages;        /* buffers read */
+    bool entry_vanished; /* the entry node of meta was freed by vacuum meanwhile */
+    uint64 *links;       /* room for one level's links */
+    uint64 *waiting;     /* links whose vectors are still to be read */
 } RuhnswGraph;
 
 /* Reads the meta page; arrays come from the current memory context. */
@@ -112,16 +113,16 @@ typedef struct RuhnswWriter {
     rv_candidate *candidates; /* candidate_room of them, each with room for a vector */
     float *vectors;
     int candidate_room;
-    float *vector;            /* of the row that is added */
-    float *anchor;            /* of the node whose links are chosen anew */
-    uint64 *old_links;        /* link lists: room for 2m + 1 each */
+    float *vector;     /* of the row that is added */
+    float *anchor;     /* of the node whose links are chosen anew */
+    uint64 *old_links; /* link lists: room for 2m + 1 each */
     uint64 *new_links;
     uint64 *back_links;
     uint64 *far_links;
-    uint64 *dropped;          /* nodes that lost a link on layer 0 since the last attach_dropped */
+    uint64 *dropped; /* nodes that lost a link on layer 0 since the last attach_dropped */
     int dropped_count;
     int dropped_room;
-    RuhnswNode *node;         /* tuples being made, a page each */
+    RuhnswNode *node; /* tuples being made, a page each */
     RuhnswLinks *links;
 } RuhnswWriter;
 

@@ -14,9 +14,9 @@ typedef struct RuhnswInfo {
     RuvIndexIdentity identity;
     int m;
     int ef_construction;
-    float max_norm;          /* upper bound of the rows' norms (inner product) */
-    uint64 entry_node;       /* block << 16 | offset; 0 when empty */
-    int entry_level;         /* -1 when empty */
+    float max_norm;    /* upper bound of the rows' norms (inner product) */
+    uint64 entry_node; /* block << 16 | offset; 0 when empty */
+    int entry_level;   /* -1 when empty */
 } RuhnswInfo;
 
 extern void ruhnsw_get_info(Relation index, RuhnswInfo *info);

@@ -12,9 +12,9 @@
  * live node can be reached from it over layer 0 (reach.c), so a search that runs on finds them all.
  *
  * Why no heavyweight lock and no pin is held by a scan
- *   - A node is freed only when the transaction horizon has passed the moment at which the last link
- *     to it was removed (vacuum.c). A running scan's snapshot holds the horizon back, so what its beam
- *     has seen stays in place. On a standby the horizon is the primary's, and a node may be freed
+ *   - A node is freed only when the transaction horizon has passed the moment at which the last
+ * link to it was removed (vacuum.c). A running scan's snapshot holds the horizon back, so what its
+ * beam has seen stays in place. On a standby the horizon is the primary's, and a node may be freed
  *     under a scan: the generation in its reference shows it, and the scan skips the node.
  *   - Rows are filtered by the executor's MVCC snapshot. Should vacuum remove a row and its line
  *     pointer be used again between our reading of a node and the heap fetch, the new row is
@@ -51,7 +51,7 @@ typedef struct RuhnswScan {
     RuvIndexIdentity identity;
     RuvChoice choice;
     rv_stop_rule rule;
-    bool started;  /* a search runs or has run since the last rescan */
+    bool started; /* a search runs or has run since the last rescan */
     bool finished;
     float last_distance; /* of the last row returned, for strict_order */
 
@@ -102,7 +102,7 @@ report_search(RuhnswScan *state)
     report.started = state->started_at;
     report.latency_us = INSTR_TIME_GET_DOUBLE(state->spent) * 1e6;
     report.stats = rv_beam_get_stats(state->beam);
-    report.pages = (uint32) Min(state->graph.pages, PG_UINT32_MAX);
+    report.pages = (uint32)Min(state->graph.pages, PG_UINT32_MAX);
     report.k = state->returned;
     report.hit_count = state->hit_count;
     report.hits = state->hits;
@@ -146,7 +146,7 @@ load_query(RuhnswScan *state, ScanKey key)
     }
     value = DatumGetRuVector(key->sk_argument);
     ruhnsw_prepare(state->graph.metric, dim, value, state->query);
-    if ((Pointer) value != DatumGetPointer(key->sk_argument))
+    if ((Pointer)value != DatumGetPointer(key->sk_argument))
         pfree(value);
 }
 
@@ -154,8 +154,8 @@ static void
 prepare_beam(RuhnswScan *state)
 {
     const RuhnswMetaData *meta = &state->graph.meta;
-    rv_metric_map map = rv_metric_map_make(state->graph.metric, meta->max_norm,
-                                           rv_norm(state->query, meta->dim));
+    rv_metric_map map =
+        rv_metric_map_make(state->graph.metric, meta->max_norm, rv_norm(state->query, meta->dim));
     rv_error err;
 
     if (state->beam == NULL)
@@ -251,7 +251,7 @@ may_continue(RuhnswScan *state)
     if (ruv_iterative_scan == RUV_ITERATIVE_OFF &&
         (state->choice.mode != RV_SEARCH_ADAPTIVE || state->returned >= ruv_ef_search))
         return false;
-    if (stats.distances >= (uint64) ruv_max_scan_tuples)
+    if (stats.distances >= (uint64)ruv_max_scan_tuples)
         return false;
     left = ruv_max_scan_tuples - stats.distances;
     if (state->choice.mode == RV_SEARCH_ADAPTIVE && state->choice.max_distances > 0)
@@ -266,8 +266,8 @@ static void
 load_rows(RuhnswScan *state, rv_node node)
 {
     Buffer buffer = ruhnsw_read(state->graph.index, ruhnsw_ref_block(node), BUFFER_LOCK_SHARE);
-    RuhnswNode *found = ruhnsw_get_node(state->graph.index, BufferGetPage(buffer), node,
-                                        state->graph.meta.dim);
+    RuhnswNode *found =
+        ruhnsw_get_node(state->graph.index, BufferGetPage(buffer), node, state->graph.meta.dim);
 
     state->graph.pages++;
     state->tid_next = state->tid_count = 0;

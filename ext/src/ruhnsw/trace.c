@@ -89,9 +89,9 @@ ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *
     entry = probe.graph.meta.entry;
     rule.window = Max(ef_search, 1);
     if (probe.graph.meta.entry_level >= 0)
-        ruv_check(rv_beam_start(probe.beam, &rule, entry, probe.graph.meta.entry_level, &entry, 1,
-                                &err),
-                  &err, "ruhnsw search");
+        ruv_check(
+            rv_beam_start(probe.beam, &rule, entry, probe.graph.meta.entry_level, &entry, 1, &err),
+            &err, "ruhnsw search");
     while (probe.graph.meta.entry_level >= 0 && count < k) {
         rv_beam_result result;
         rv_status status;

@@ -19,17 +19,17 @@
  *            in again (reach.c)
  *
  * Inserts hold the heavyweight lock in share mode for their whole duration (ruhnsw.h). One that
- * starts after the barrier sees every DEAD mark, so it neither links to a dead node nor adds a row to
- * it; and since changes of links are optimistic, it cannot write back a list that still contains
+ * starts after the barrier sees every DEAD mark, so it neither links to a dead node nor adds a row
+ * to it; and since changes of links are optimistic, it cannot write back a list that still contains
  * one. So after repair no live node links to a dead one, whatever ran concurrently.
  *
- * Scans take no lock. One may stand on a dead node, so the node stays walkable, links and all, until
- * every transaction that was running when the last link to it was removed has ended. Its slot is
- * then freed, and the page's generation counted up (page.h), so that even a stale reference that
+ * Scans take no lock. One may stand on a dead node, so the node stays walkable, links and all,
+ * until every transaction that was running when the last link to it was removed has ended. Its slot
+ * is then freed, and the page's generation counted up (page.h), so that even a stale reference that
  * survived somewhere (a standby's scan, a remembered entry point) is recognised.
  *
- * A vacuum that is interrupted leaves nodes that are DEAD but not unlinked; the next one finds them by
- * their flag. The set of dead nodes is kept in memory, in as many rounds as maintenance_work_mem
+ * A vacuum that is interrupted leaves nodes that are DEAD but not unlinked; the next one finds them
+ * by their flag. The set of dead nodes is kept in memory, in as many rounds as maintenance_work_mem
  * makes necessary.
  */
 #include "ruhnsw/ruhnsw.h"
@@ -56,10 +56,10 @@ typedef struct Vacuum {
     IndexBulkDeleteCallback callback;
     void *callback_state;
     RuhnswWriter writer;
-    HTAB *dead;       /* references of this round */
+    HTAB *dead; /* references of this round */
     long dead_limit;
     uint64 dead_seen; /* dead nodes that are not unlinked */
-    uint64 freed;
+    uint64 unlinked;  /* nodes that stay unlinked */
 } Vacuum;
 
 static Buffer
@@ -68,8 +68,8 @@ read_block(Vacuum *vacuum, BlockNumber block, int lock_mode)
     Buffer buffer;
 
     vacuum_delay_point();
-    buffer = ReadBufferExtended(vacuum->index, MAIN_FORKNUM, block, RBM_NORMAL,
-                                vacuum->info->strategy);
+    buffer =
+        ReadBufferExtended(vacuum->index, MAIN_FORKNUM, block, RBM_NORMAL, vacuum->info->strategy);
     LockBuffer(buffer, lock_mode);
     return buffer;
 }
@@ -159,13 +159,15 @@ remove_dead_rows(Vacuum *vacuum, Buffer buffer, const uint16 *masks)
     ruhnsw_change_commit(&change);
 }
 
-/* Frees one unlinked node of the locked page that nobody can stand on; false when there is none. */
+/* Frees one unlinked node of the locked page that nobody can stand on; false when there is none.
+ * *waiting gets how many there are that somebody might. */
 static bool
-free_one_node(Vacuum *vacuum, Buffer buffer)
+free_one_node(Vacuum *vacuum, Buffer buffer, int *waiting)
 {
     BlockNumber block = BufferGetBlockNumber(buffer);
     Page page = BufferGetPage(buffer);
 
+    *waiting = 0;
     for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
         RuhnswNode *node = node_at(vacuum, page, block, offset);
         Buffer links_buffer = buffer;
@@ -173,17 +175,19 @@ free_one_node(Vacuum *vacuum, Buffer buffer)
         RuhnswChange change;
         Page links_page;
 
-        if (node == NULL || !(node->flags & RUHNSW_NODE_UNLINKED) ||
-            !GlobalVisCheckRemovableFullXid(NULL, FullTransactionIdFromU64(node->unlinked_at)))
+        if (node == NULL || !(node->flags & RUHNSW_NODE_UNLINKED))
             continue;
+        if (!GlobalVisCheckRemovableFullXid(NULL, FullTransactionIdFromU64(node->unlinked_at))) {
+            (*waiting)++;
+            continue;
+        }
         where = node->links;
         if (ItemPointerGetBlockNumber(&where) != block)
             links_buffer = ruhnsw_read(vacuum->index, ItemPointerGetBlockNumber(&where),
                                        BUFFER_LOCK_EXCLUSIVE);
         ruhnsw_change_begin(&change, vacuum->index, false);
         page = ruhnsw_change_page(&change, buffer);
-        links_page =
-            links_buffer == buffer ? page : ruhnsw_change_page(&change, links_buffer);
+        links_page = links_buffer == buffer ? page : ruhnsw_change_page(&change, links_buffer);
         PageIndexTupleDeleteNoCompact(page, offset);
         PageIndexTupleDeleteNoCompact(links_page, ItemPointerGetOffsetNumber(&where));
         ruhnsw_trailer(page)->generation++;
@@ -193,10 +197,25 @@ free_one_node(Vacuum *vacuum, Buffer buffer)
                                     PageGetExactFreeSpace(BufferGetPage(links_buffer)));
             UnlockReleaseBuffer(links_buffer);
         }
-        vacuum->freed++;
         return true;
     }
     return false;
+}
+
+static void
+free_nodes(Vacuum *vacuum, Buffer buffer)
+{
+    Page page = BufferGetPage(buffer);
+    bool freed = PageIsNew(page);
+    int waiting;
+
+    while (free_one_node(vacuum, buffer, &waiting))
+        freed = true;
+    vacuum->unlinked += waiting;
+    if (freed)
+        RecordPageWithFreeSpace(vacuum->index, BufferGetBlockNumber(buffer),
+                                PageIsNew(page) ? RUHNSW_PAGE_CAPACITY
+                                                : PageGetExactFreeSpace(page));
 }
 
 static void
@@ -208,16 +227,10 @@ remove_rows(Vacuum *vacuum)
          block++) {
         Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_EXCLUSIVE);
         Page page = BufferGetPage(buffer);
-        bool freed = false;
 
         if (find_dead_rows(vacuum, page, block, masks))
             remove_dead_rows(vacuum, buffer, masks);
-        while (free_one_node(vacuum, buffer))
-            freed = true;
-        if (freed || PageIsNew(page))
-            RecordPageWithFreeSpace(vacuum->index, block,
-                                    PageIsNew(page) ? RUHNSW_PAGE_CAPACITY
-                                                    : PageGetExactFreeSpace(page));
+        free_nodes(vacuum, buffer);
         UnlockReleaseBuffer(buffer);
     }
     pfree(masks);
@@ -233,8 +246,7 @@ collect_dead(Vacuum *vacuum)
 
     if (vacuum->dead)
         hash_destroy(vacuum->dead);
-    vacuum->dead =
-        hash_create("ruhnsw dead nodes", 1024, &control, HASH_ELEM | HASH_BLOBS);
+    vacuum->dead = hash_create("ruhnsw dead nodes", 1024, &control, HASH_ELEM | HASH_BLOBS);
     for (BlockNumber block = RUHNSW_FIRST_BLOCK;
          block < RelationGetNumberOfBlocks(vacuum->index) && count < vacuum->dead_limit; block++) {
         Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_SHARE);
@@ -328,8 +340,8 @@ repair_level(RuhnswWriter *writer, int level, uint32 found, void *arg)
         ItemPointerData where;
         int count = 0;
         int chosen;
-        int old_count = ruhnsw_load_links(&writer->graph, repair->ref, level, writer->old_links,
-                                          &where, NULL);
+        int old_count =
+            ruhnsw_load_links(&writer->graph, repair->ref, level, writer->old_links, &where, NULL);
 
         if (old_count < 0 || !any_dead(repair->vacuum, writer->old_links, old_count))
             return;
@@ -398,8 +410,7 @@ has_dead_link_elsewhere(Vacuum *vacuum, uint64 ref)
     RuhnswWriter *writer = &vacuum->writer;
 
     for (int level = 0;; level++) {
-        int count =
-            ruhnsw_load_links(&writer->graph, ref, level, writer->old_links, NULL, NULL);
+        int count = ruhnsw_load_links(&writer->graph, ref, level, writer->old_links, NULL, NULL);
 
         if (count < 0)
             return false;
@@ -463,6 +474,7 @@ mark_unlinked(Vacuum *vacuum)
             }
             node->flags |= RUHNSW_NODE_UNLINKED;
             node->unlinked_at = U64FromFullTransactionId(ReadNextFullTransactionId());
+            vacuum->unlinked++;
         }
         if (changing)
             ruhnsw_change_commit(&change);
@@ -474,17 +486,14 @@ IndexBulkDeleteResult *
 ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
                    IndexBulkDeleteCallback callback, void *callback_state)
 {
-    Vacuum vacuum = {.info = info,
-                     .index = info->index,
-                     .callback = callback,
-                     .callback_state = callback_state};
+    Vacuum vacuum = {
+        .info = info, .index = info->index, .callback = callback, .callback_state = callback_state};
 
     if (stats == NULL)
         stats = palloc0(sizeof(IndexBulkDeleteResult));
     stats->num_index_tuples = 0;
     vacuum.stats = stats;
-    vacuum.dead_limit = Max((Size) maintenance_work_mem * 1024 / BYTES_PER_DEAD,
-                            MIN_DEAD_PER_ROUND);
+    vacuum.dead_limit = Max((Size)maintenance_work_mem * 1024 / BYTES_PER_DEAD, MIN_DEAD_PER_ROUND);
     ruhnsw_writer_open(&vacuum.writer, info->index, false);
 
     remove_rows(&vacuum);
@@ -498,16 +507,41 @@ ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
         hash_destroy(vacuum.dead);
         ruhnsw_connect(&vacuum.writer, info->strategy);
     }
-    stats->pages_newly_deleted = 0;
+    ruhnsw_set_unlinked(vacuum.index, vacuum.unlinked);
     ruhnsw_writer_close(&vacuum.writer);
     return stats;
+}
+
+/* Nothing was deleted this time: frees what earlier vacuums have unlinked, if there is anything. */
+static void
+free_unlinked(IndexVacuumInfo *info)
+{
+    Vacuum vacuum = {.info = info, .index = info->index};
+
+    ruhnsw_writer_open(&vacuum.writer, info->index, false);
+    if (vacuum.writer.graph.meta.unlinked > 0) {
+        for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < RelationGetNumberOfBlocks(info->index);
+             block++) {
+            Buffer buffer = read_block(&vacuum, block, BUFFER_LOCK_EXCLUSIVE);
+
+            free_nodes(&vacuum, buffer);
+            UnlockReleaseBuffer(buffer);
+        }
+        ruhnsw_set_unlinked(info->index, vacuum.unlinked);
+        IndexFreeSpaceMapVacuum(info->index);
+    }
+    ruhnsw_writer_close(&vacuum.writer);
 }
 
 IndexBulkDeleteResult *
 ruhnsw_vacuum_cleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 {
-    if (info->analyze_only || stats == NULL)
+    if (info->analyze_only)
         return stats;
+    if (stats == NULL) {
+        free_unlinked(info);
+        return NULL;
+    }
     stats->num_pages = RelationGetNumberOfBlocks(info->index);
     stats->estimated_count = false;
     IndexFreeSpaceMapVacuum(info->index);

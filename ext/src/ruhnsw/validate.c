@@ -1,6 +1,6 @@
 /*
- * validate.c - checks an operator class of ruhnsw: one ordering operator that returns float8, and the
- * support function that names the metric.
+ * validate.c - checks an operator class of ruhnsw: one ordering operator that returns float8, and
+ * the support function that names the metric.
  */
 #include "ruhnsw/ruhnsw.h"
 
@@ -33,7 +33,7 @@ check_operators(const char *opclass, Oid family, Oid type)
     if (list->n_members != 1)
         result = complain(opclass, "must have exactly one operator");
     for (int i = 0; i < list->n_members; i++) {
-        Form_pg_amop operator = (Form_pg_amop) GETSTRUCT(&list->members[i]->tuple);
+        Form_pg_amop operator=(Form_pg_amop) GETSTRUCT(&list->members[i]->tuple);
 
         if (operator->amopstrategy != 1)
             result = complain(opclass, "has an operator whose strategy number is not 1");
@@ -42,8 +42,8 @@ check_operators(const char *opclass, Oid family, Oid type)
         if (!check_amop_signature(operator->amopopr, FLOAT8OID, type, type))
             result = complain(opclass, "has an operator that does not return a distance of two "
                                        "vectors as double precision");
-        if (operator->amoppurpose == AMOP_ORDER &&
-            !opfamily_can_sort_type(operator->amopsortfamily, FLOAT8OID))
+        if (operator->amoppurpose ==
+            AMOP_ORDER && !opfamily_can_sort_type(operator->amopsortfamily, FLOAT8OID))
             result = complain(opclass, "sorts by an operator family that is not one of double "
                                        "precision");
     }
@@ -59,7 +59,7 @@ check_functions(const char *opclass, Oid family)
     bool result = true;
 
     for (int i = 0; i < list->n_members; i++) {
-        Form_pg_amproc proc = (Form_pg_amproc) GETSTRUCT(&list->members[i]->tuple);
+        Form_pg_amproc proc = (Form_pg_amproc)GETSTRUCT(&list->members[i]->tuple);
 
         if (proc->amprocnum != RUHNSW_METRIC_PROC) {
             result = complain(opclass, "has a support function with an unknown number");
@@ -84,7 +84,7 @@ ruhnsw_validate(Oid opclass)
 
     if (!HeapTupleIsValid(tuple))
         elog(ERROR, "cache lookup failed for operator class %u", opclass);
-    form = (Form_pg_opclass) GETSTRUCT(tuple);
+    form = (Form_pg_opclass)GETSTRUCT(tuple);
     operators = check_operators(NameStr(form->opcname), form->opcfamily, form->opcintype);
     functions = check_functions(NameStr(form->opcname), form->opcfamily);
     ReleaseSysCache(tuple);
