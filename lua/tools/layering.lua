@@ -95,7 +95,11 @@ for name in ([[
 ]]):gmatch("%S+") do engine_allowed[name] = true end
 
 local sanitizer = { "^__asan", "^__ubsan", "^__tsan", "^__sanitizer", "^__gcov" }
-for _, line in ipairs(lines("nm -u --format=posix " .. build .. "/libruvector_engine.a 2>/dev/null || true")) do
+local function undefined_symbols(archive)
+   return lines("nm -u --format=posix " .. build .. "/" .. archive .. " 2>/dev/null || true")
+end
+
+for _, line in ipairs(undefined_symbols("libruvector_engine.a")) do
    local name = line:match("^([%w_@.]+) [Uw]")
    if name then
       name = name:gsub("@.*", "")
@@ -104,7 +108,7 @@ for _, line in ipairs(lines("nm -u --format=posix " .. build .. "/libruvector_en
       if not ok then finding("engine needs the symbol %s, which its layer does not allow", name) end
    end
 end
-for _, line in ipairs(lines("nm -u --format=posix " .. build .. "/libruvector_host.a 2>/dev/null || true")) do
+for _, line in ipairs(undefined_symbols("libruvector_host.a")) do
    local name = line:match("^([%w_@.]+) [Uw]")
    if name and (name:match("^errstart") or name:match("^palloc") or name:match("^MemoryContext")) then
       finding("the policy host needs the PostgreSQL symbol %s", name)
@@ -112,12 +116,15 @@ for _, line in ipairs(lines("nm -u --format=posix " .. build .. "/libruvector_ho
 end
 
 -- malloc only behind the allocator of base/.
-for _, line in ipairs(lines([[grep -rnE '\b(malloc|calloc|realloc|free) *\(' engine/src --include=*.c --include=*.h | grep -vE 'engine/src/base/|cJSON|rv_free|->free|\.free' || true]])) do
+local libc_memory = [[grep -rnE '\b(malloc|calloc|realloc|free) *\(' engine/src]]
+   .. [[ | grep -vE 'engine/src/base/|cJSON|rv_free|->free|\.free' || true]]
+for _, line in ipairs(lines(libc_memory)) do
    if not line:match("^[^:]+:%d+:%s*%*") then finding("%s: memory other than through the allocator", line) end
 end
 
 -- The shipped policies stand alone: no require, no I/O.
-for _, line in ipairs(lines([[grep -nE '\b(require|io\.|os\.|loadstring|dofile)\b' policies/*.lua /dev/null || true]])) do
+local outside = [[grep -nE '\b(require|io\.|os\.|loadstring|dofile)\b' policies/*.lua /dev/null || true]]
+for _, line in ipairs(lines(outside)) do
    if not line:match("^[^:]+:%d+:%s*%-%-") then finding("%s: not allowed in a policy", line) end
 end
 
