@@ -248,7 +248,8 @@ describe("the check of a flat bank", function()
       forged("pattern 3: id 2 repeats or is out of order", function(_, p) p[3].id = 2 end)
       forged("pattern 1: id 1 repeats", function(_, p) p[1].id = 1 end)
       forged("pattern 5: id is 99; must be 1 to 6", function(_, p) p[5].id = 99 end)
-      forged("pattern 4: an unused entry point", function(_, p) p[4].entry_count, p[4].entry_points[7] = 0, 1 end)
+      forged("pattern 4: an unused entry point", function(_, p) p[4].entry_count, p[4].entry_points[7] = 0,
+         1 end)
       forged("centroid 0[0] is", function(_, p) ffi.cast("float *", p)[(6 * 296 + 16) / 4] = 0 / 0 end)
    end)
 

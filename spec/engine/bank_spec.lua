@@ -14,7 +14,8 @@ local function floats(...) return engine.floats { ... } end
 local function refused(status, pattern_text, call, ...)
    local got = call(...)
    if got ~= status then assert.equal(status, got) end
-   if not engine.message(err):find(pattern_text, 1, true) then assert.equal(pattern_text, engine.message(err)) end
+   if not engine.message(err):find(pattern_text, 1, true) then assert.equal(pattern_text,
+      engine.message(err)) end
 end
 
 describe("a pattern's table", function()
@@ -38,7 +39,8 @@ describe("a pattern's table", function()
    it("is linear in log(1 - target) between them", function()
       for i = 0, 10 do
          for _, share in ipairs { 0.25, 0.5, 0.9 } do
-            local target = 1 - math.exp((1 - share) * math.log(1 - grid[i]) + share * math.log(1 - grid[i + 1]))
+            local from, to = math.log(1 - grid[i]), math.log(1 - grid[i + 1])
+            local target = 1 - math.exp((1 - share) * from + share * to)
             local slack = p.table_slack[i] + share * (p.table_slack[i + 1] - p.table_slack[i])
             local ef = p.table_ef[i] + share * (p.table_ef[i + 1] - p.table_ef[i])
             assert.near(slack, lib.rv_pattern_slack_at(p, target), 1e-6)
@@ -54,7 +56,8 @@ describe("a pattern's table", function()
          local q = B.random_pattern(random)
          local slack, ef = -1, 0
          for target = 0.4, 1.0001, 0.0007 do
-            assert.is_true(lib.rv_pattern_slack_at(q, target) >= slack and lib.rv_pattern_ef_at(q, target) >= ef)
+            assert.is_true(lib.rv_pattern_slack_at(q, target) >= slack and lib.rv_pattern_ef_at(q,
+               target) >= ef)
             slack, ef = lib.rv_pattern_slack_at(q, target), lib.rv_pattern_ef_at(q, target)
          end
       end
@@ -165,7 +168,8 @@ describe("merging two patterns", function()
    end)
 
    it("reads the headline figures off the table when they were made for different targets", function()
-      local a, b = B.pattern { target_recall = 0.95, slack = 3 }, B.pattern { target_recall = 0.99, slack = 7 }
+      local a, b = B.pattern { target_recall = 0.95, slack = 3 }, B.pattern { target_recall = 0.99,
+         slack = 7 }
       local out = merge(a, b, 0.5)
       assert.near(0.99, out.target_recall, 1e-6)
       assert.near(lib.rv_pattern_slack_at(out, 0.99), out.slack, 1e-6)
@@ -198,10 +202,12 @@ describe("merging two patterns", function()
    it("refuses patterns of another k, epoch or scope, and weights outside 0 to 1", function()
       local a, out = B.pattern(), ffi.new("rv_pattern")
       for _, b in ipairs { B.pattern { k = 11 }, B.pattern { index_epoch = 1 }, B.index_pattern() } do
-         refused(lib.RV_ERR_INVALID, "differ", lib.rv_pattern_merge, nil, a, nil, b, nil, 0, 0.5, out, nil, err)
+         refused(lib.RV_ERR_INVALID, "differ", lib.rv_pattern_merge, nil, a, nil, b, nil, 0, 0.5, out, nil,
+            err)
       end
       for _, weight in ipairs { -0.1, 1.1, 0 / 0 } do
-         refused(lib.RV_ERR_RANGE, "weight", lib.rv_pattern_merge, nil, a, nil, a, nil, 0, weight, out, nil, err)
+         refused(lib.RV_ERR_RANGE, "weight", lib.rv_pattern_merge, nil, a, nil, a, nil, 0, weight, out, nil,
+            err)
       end
    end)
 end)
@@ -288,7 +294,8 @@ describe("a bank", function()
          local bank = B.fill(B.new(L2, 2, 3), 2, function() return floats(1, 2) end)
          B.put(bank, B.index_pattern())
          local before = B.contents(bank)
-         refused(lib.RV_ERR_FULL, "limit of 3 patterns", lib.rv_bank_put, bank, B.pattern(), floats(1, 1), nil, err)
+         refused(lib.RV_ERR_FULL, "limit of 3 patterns", lib.rv_bank_put, bank, B.pattern(), floats(1, 1),
+            nil, err)
          assert.equal(before, B.contents(bank))
          B.put(bank, B.pattern { id = 2, k = 3 }, floats(5, 5)) -- replacing is no growth
          B.put(bank, B.index_pattern { k = 3 })
@@ -298,7 +305,8 @@ describe("a bank", function()
       it("runs out of ids only after the last 64-bit number", function()
          local bank = B.new(L2, 2)
          B.put(bank, B.pattern { id = -1ULL }, floats(1, 1))
-         refused(lib.RV_ERR_FULL, "no pattern id is left", lib.rv_bank_put, bank, B.pattern(), floats(1, 1), nil, err)
+         refused(lib.RV_ERR_FULL, "no pattern id is left", lib.rv_bank_put, bank, B.pattern(), floats(1, 1),
+            nil, err)
       end)
    end)
 
@@ -426,12 +434,14 @@ describe("a lookup", function()
 
    it("refuses a query with a value that is not finite", function()
       local bank, out, count = B.new(L2, 2), ffi.new("rv_bank_match[1]"), ffi.new("uint32_t[1]")
-      refused(lib.RV_ERR_RANGE, "query[1] is nan", lib.rv_bank_lookup, bank, floats(0, math.abs(0 / 0)), 1, out,
+      refused(lib.RV_ERR_RANGE, "query[1] is nan", lib.rv_bank_lookup, bank, floats(0, math.abs(0 / 0)), 1,
+         out,
          count, err)
    end)
 
    for name, metric in pairs(metrics) do
-      it("above 512 patterns finds nearly all of the nearest by " .. name .. ", and sees every change", function()
+      it("above 512 patterns finds nearly all of the nearest by " .. name .. ", and sees every change",
+         function()
          local random = B.random(31)
          local next_centroid = B.clustered(random, 24, 40)
          local bank = B.fill(B.new(metric, 24, 3000), 1500, next_centroid)
@@ -444,7 +454,8 @@ describe("a lookup", function()
                seen[match.id] = true
                if i > 1 then assert.is_true(got[i - 1].distance <= match.distance) end
             end
-            for _, match in ipairs(expected) do found, total = found + (seen[match.id] and 1 or 0), total + 1 end
+            for _, match in ipairs(expected) do found, total = found + (seen[match.id] and 1 or 0),
+               total + 1 end
          end
          assert.is_true(found / total >= 0.97, "recall " .. found / total)
 
@@ -460,7 +471,8 @@ end)
 describe("learning a pattern", function()
    local id = ffi.new("uint64_t[1]")
    local function learn(bank, pattern, row, rate, similarity, merge)
-      engine.check(lib.rv_bank_learn(bank, pattern, row, rate or 0, similarity or 0.9, merge, nil, id, err), err)
+      engine.check(lib.rv_bank_learn(bank, pattern, row, rate or 0, similarity or 0.9, merge, nil, id, err),
+         err)
       return tonumber(id[0])
    end
 
@@ -539,7 +551,8 @@ describe("learning a pattern", function()
       end)
       local function with(x, status, text)
          local before = B.contents(bank)
-         local got = lib.rv_bank_learn(bank, B.pattern { samples = 10, radius = 100 }, floats(x, 1), 0, 0.5, merge,
+         local got = lib.rv_bank_learn(bank, B.pattern { samples = 10, radius = 100 }, floats(x, 1), 0, 0.5,
+            merge,
             nil, id, err)
          assert.equal(status, got)
          if status ~= lib.RV_OK then
@@ -638,7 +651,8 @@ describe("consolidation", function()
    end)
 
    it("refuses a similarity outside 0 to 1", function()
-      refused(lib.RV_ERR_RANGE, "similarity is 1.5", lib.rv_bank_consolidate, B.new(L2, 1), 1.5, nil, nil, merged, err)
+      refused(lib.RV_ERR_RANGE, "similarity is 1.5", lib.rv_bank_consolidate, B.new(L2, 1), 1.5, nil, nil,
+         merged, err)
    end)
 end)
 
@@ -688,7 +702,8 @@ describe("without memory", function()
       for fail_at = 1, 100000 do
          lib.rv_test_allocator_init(a, 0)
          local random = B.random(51)
-         local bank = B.fill(B.new(L2, 4, 5000, a.allocator), count, B.clustered(random, 4, 9), { radius = 2 })
+         local bank = B.fill(B.new(L2, 4, 5000, a.allocator), count, B.clustered(random, 4, 9),
+            { radius = 2 })
          B.put(bank, B.index_pattern())
          local before = B.contents(bank)
          a.fail_at = a.calls + fail_at

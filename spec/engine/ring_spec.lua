@@ -165,7 +165,8 @@ describe("the trajectory ring", function()
          local whole = record(3, 3000)
          for _, cut in ipairs { 1, 3, 5, 8, 991, 992, 1000, 2999 } do
             local middle = cut + math.floor((3000 - cut) / 2)
-            assert.is_true(push(r, whole:sub(1, cut), "", whole:sub(cut + 1, middle), whole:sub(middle + 1), ""))
+            assert.is_true(push(r, whole:sub(1, cut), "", whole:sub(cut + 1, middle), whole:sub(middle + 1),
+               ""))
             assert.equal(whole, pop(r))
          end
       end)
@@ -251,7 +252,8 @@ describe("the trajectory ring", function()
             assert.is_true(push(r, "record " .. number))
             assert.equal("record " .. number, pop(r))
          end
-         assert.same({ written = 20000, read = 20000, dropped = 0, lost = 0, torn = 0, stalled = 0 }, counters(r))
+         assert.same({ written = 20000, read = 20000, dropped = 0, lost = 0, torn = 0, stalled = 0 },
+            counters(r))
       end)
 
       it("leaves the newest window to a reader that comes late", function()
@@ -260,7 +262,8 @@ describe("the trajectory ring", function()
          assert.equal(1000, tonumber(lib.rv_ring_backlog(r.ring)))
          for number = 985, 1000 do assert.equal("record " .. number, pop(r)) end
          assert.is_nil(pop(r))
-         assert.same({ written = 1000, read = 16, dropped = 0, lost = 984, torn = 0, stalled = 0 }, counters(r))
+         assert.same({ written = 1000, read = 16, dropped = 0, lost = 984, torn = 0, stalled = 0 },
+            counters(r))
       end)
    end)
 
@@ -348,7 +351,8 @@ describe("the trajectory ring", function()
                   push_and_die(r, tonumber(lib.rv_prng_below(rng, size)), size)
                else
                   expected_number = expected_number + 1
-                  push(r, expected_number .. ":", record(expected_number, tonumber(lib.rv_prng_below(rng, 4000))))
+                  push(r, expected_number .. ":", record(expected_number, tonumber(lib.rv_prng_below(rng,
+                     4000))))
                end
                if dice > 12 then drain() end
             end

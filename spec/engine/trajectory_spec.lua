@@ -58,7 +58,8 @@ describe("a trajectory", function()
 
    it("comes out as it went in, for any dimension up to 16,000 and any number of hits", function()
       local ring, _anchor = new_ring(512)
-      for seed, shape in ipairs { { 1, 0 }, { 1, 1 }, { 2, 3 }, { 3, 128 }, { 127, 10 }, { 384, 10 }, { 1537, 40 },
+      for seed, shape in ipairs { { 1, 0 }, { 1, 1 }, { 2, 3 }, { 3, 128 }, { 127, 10 }, { 384, 10 }, { 1537,
+         40 },
          { 15999, 128 }, { 16000, 128 } } do
          local head, query, hits = search(shape[1], shape[2], seed)
          assert.is_true(lib.rv_trajectory_push(ring, head, query, hits))
@@ -114,7 +115,8 @@ describe("a trajectory", function()
          store(4, 1)
          for _, bytes in ipairs { 96, 127, 129, 4096 } do
             assert.equal(lib.RV_ERR_FORMAT, view(bytes))
-            assert.matches(bytes .. " bytes; dim 4 with result_count 1 takes 128", engine.message(err), 1, true)
+            assert.matches(bytes .. " bytes; dim 4 with result_count 1 takes 128", engine.message(err), 1,
+               true)
          end
          assert.equal(lib.RV_OK, view(128))
       end)
@@ -122,7 +124,8 @@ describe("a trajectory", function()
       it("is refused at an odd address", function()
          store(4, 1)
          local askew = ffi.cast("char *", record) + 4
-         assert.equal(lib.RV_ERR_INVALID, lib.rv_trajectory_view(askew, 128, head_out, query_out, hits_out, err))
+         assert.equal(lib.RV_ERR_INVALID, lib.rv_trajectory_view(askew, 128, head_out, query_out, hits_out,
+            err))
       end)
    end)
 end)

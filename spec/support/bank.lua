@@ -68,7 +68,8 @@ end
 
 function M.new(metric, dim, max_patterns, allocator)
    local out, err = ffi.new("rv_bank *[1]"), engine.error_buffer()
-   engine.check(lib.rv_bank_create(allocator or engine.allocator, metric, dim, max_patterns or 1000, out, err), err)
+   engine.check(lib.rv_bank_create(allocator or engine.allocator, metric, dim, max_patterns or 1000, out,
+      err), err)
    if allocator then return out[0] end
    return ffi.gc(out[0], lib.rv_bank_destroy)
 end
@@ -145,7 +146,8 @@ end
 function M.matches(out, count)
    local list = {}
    for i = 0, count - 1 do
-      list[i + 1] = { id = tonumber(out[i].pattern.id), similarity = out[i].similarity, distance = out[i].distance }
+      list[i + 1] = { id = tonumber(out[i].pattern.id), similarity = out[i].similarity,
+         distance = out[i].distance }
    end
    return list
 end
@@ -167,7 +169,9 @@ function M.fail_each_allocation(body)
    for fail_at = 1, 1000000 do
       lib.rv_test_allocator_init(a, fail_at)
       local status = body(a.allocator, a)
-      if a.live ~= 0 then error(tostring(a.live) .. " blocks leaked when allocation " .. fail_at .. " failed") end
+      if a.live ~= 0 then
+         error(tostring(a.live) .. " blocks leaked when allocation " .. fail_at .. " failed")
+      end
       if status == lib.RV_OK then
          if tonumber(a.calls) >= fail_at then error("a failed allocation was not reported: " .. fail_at) end
          return fail_at - 1

@@ -11,13 +11,16 @@
 
 #include <cjson/cJSON.h>
 
-#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #define PATH_SIZE 64
 #define SHOWN_SIZE 48
+
+/* Below it a number rounds to a finite float: FLT_MAX, printed with nine digits, is a little more
+ * than FLT_MAX. */
+#define FLOAT_LIMIT 0x1.ffffffp127
 
 /* A short form of a value for a message. */
 static const char *
@@ -120,7 +123,7 @@ read_float(const cJSON *item, const char *path, float *out, rv_error *err)
 {
     if (!cJSON_IsNumber(item))
         return wrong(err, RV_ERR_FORMAT, path, item, "a number");
-    if (!(fabs(item->valuedouble) <= FLT_MAX))
+    if (!(fabs(item->valuedouble) < FLOAT_LIMIT))
         return wrong(err, RV_ERR_RANGE, path, item, "a finite single-precision number");
     *out = (float)item->valuedouble;
     return RV_OK;
@@ -162,7 +165,7 @@ read_floats(const cJSON *array, const char *path, float *out, uint32_t count, rv
     for (const cJSON *item = array->child; status == RV_OK && item != NULL; item = item->next) {
         char element[PATH_SIZE + 16];
 
-        if (cJSON_IsNumber(item) && fabs(item->valuedouble) <= FLT_MAX) {
+        if (cJSON_IsNumber(item) && fabs(item->valuedouble) < FLOAT_LIMIT) {
             out[i++] = (float)item->valuedouble;
             continue;
         }
