@@ -47,11 +47,14 @@ rv_visited_clear(rv_visited *visited)
 {
     uint32_t bits = MIN_BITS;
 
-    /* A quarter full by the former count; at most one step down, for searches of mixed sizes. */
-    while (bits < visited->bits && (UINT64_C(1) << bits) < visited->count * 4)
+    /* Large searches are remembered for a while, since small ones come in between: construction
+     * searches every level. */
+    visited->typical -= visited->typical / 8;
+    if (visited->typical < visited->count)
+        visited->typical = visited->count;
+    while (bits < visited->max_bits &&
+           (UINT64_C(1) << bits) < visited->typical * 2 + visited->typical / 2)
         bits++;
-    if (bits + 1 < visited->bits)
-        bits = visited->bits - 1;
     use_capacity(visited, bits);
     visited->count = 0;
     visited->has_empty = false;

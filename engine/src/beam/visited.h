@@ -19,8 +19,9 @@ struct rv_visited {
     uint64_t *slots; /* 2 << max_bits of them */
     uint64_t *table; /* slots + (1 << bits) */
     uint64_t mask;
-    uint64_t count; /* nodes in the table */
-    uint64_t limit; /* grow when count reaches it */
+    uint64_t count;   /* nodes in the table */
+    uint64_t limit;   /* grow when count reaches it */
+    uint64_t typical; /* a decaying maximum of the counts of former searches */
     uint32_t bits;
     uint32_t max_bits;
     bool has_empty; /* the node whose number is the empty mark */

@@ -7,6 +7,7 @@
 #include <assert.h>
 
 #include "../base/internal.h"
+#include "../beam/visited.h"
 
 struct rv_hnsw_cursor {
     const rv_allocator *allocator;
@@ -49,7 +50,7 @@ cursor_expand(void *ctx, rv_node node, int level, rv_visited *visited, rv_neighb
     assert(links[0] <= capacity);
     (void)capacity;
     for (uint32_t i = 1; i <= links[0]; i++) {
-        if (!rv_visited_add(visited, links[i]))
+        if (!rv_visited_insert(visited, links[i]))
             continue;
         cursor->rows[found] = rv_hnsw_vector_of(graph, links[i]);
         prefetch_vector(cursor->rows[found], options->dim);
