@@ -146,20 +146,6 @@ describe("a failing policy", function()
          assert.near(n / 10, result.slack, 1e-12)
       end
    end)
-
-   it("that keeps a kernel cannot use it outside of distill", function()
-      host = policy_host.new()
-      local directory = policy_host.directory({
-         distillation = policy("distillation",
-            "if kept then kept.slack_quantile(0.5) end kept = kernels return {}",
-            "self_test = function() return true end", "local kept"),
-      })
-      assert.equal("ok", (host:load(directory)))
-      local _, cause, failure = call(host, "distillation")
-      assert.equal("ok", cause, failure.reason)
-      _, cause, failure = call(host, "distillation") -- inside distill the kept table is as good as the new
-      assert.equal("ok", cause, failure.reason)
-   end)
 end)
 
 describe("results of a wrong shape", function()
