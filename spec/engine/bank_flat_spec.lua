@@ -240,7 +240,7 @@ describe("the check of a flat bank", function()
       forged("must be at most", function(h) h[11] = 0xffffffff end)
       forged("its counts make", function(h) h[11] = 4 end)
       forged("and 2 index-wide", function(h) h[14] = 2 end)
-      forged("16 links per node with 5 regions", function(h) h[15] = 16 end)
+      forged("10 links per node with 5 regions", function(h) h[15] = 10 end)
       forged("entry 1 at level 0", function(h) h[16] = 1 end)
       forged("reserved header fields", function(h) h[31] = 1 end)
       forged("pattern 0: scope is 1; must be 0", function(_, p) p[0].scope, p[0].radius = 1, 0 end)
@@ -254,7 +254,7 @@ describe("the check of a flat bank", function()
    end)
 
    it("names what is wrong in a forged graph", function()
-      local dim, regions, m = 3, 600, 16
+      local dim, regions, m = 3, 600, 10
       local flat, bytes = B.flatten(random_bank(L2, dim, regions, 2))
       local function up(n) return math.ceil(n / 64) * 64 end
       local scales = 128 + up(regions * 296) + regions * 64 + regions * 64
@@ -270,8 +270,8 @@ describe("the check of a flat bank", function()
          expect(lib.RV_ERR_FORMAT, text, other, bytes)
       end
       forged("scale 3 is", function(at) ffi.cast("float *", at(scales))[3] = -1 end)
-      forged("node 0 has 33 links on level 0; at most 32 fit", function(at) at(base)[0] = 33 end)
-      forged("node 1 links to 600 on level 0", function(at) at(base)[33 + 1] = 600 end)
+      forged("node 0 has 21 links on level 0; at most 20 fit", function(at) at(base)[0] = 21 end)
+      forged("node 1 links to 600 on level 0", function(at) at(base)[21 + 1] = 600 end)
       forged("entry 600 at level", function(_, h) h[16] = 600 end)
       forged("has level", function(_, h) h[17] = h[17] + 1 end)
       forged("node 0 has upper blocks", function(at) at(start)[0] = 1000000 end)

@@ -16,7 +16,7 @@
 #include "ruvector/hnsw.h"
 #include "../base/internal.h"
 
-#define RV_BANK_GRAPH_M 16
+#define RV_BANK_GRAPH_M 10 /* few links: a lookup must stay cheap beside the search it serves */
 #define RV_BANK_GRAPH_MAX_M 100 /* what a flat bank may claim */
 
 typedef struct bank_entry {
