@@ -18,7 +18,10 @@
  *   string.find, match, gmatch, gsub, dump   patterns backtrack inside C, out of the budget's reach
  * Strings have no methods: ("x"):upper() would reach all of the string library.
  *
- * format and tostring are the host's: Lua's show the addresses of tables and functions.
+ * Four functions are the host's versions. format and tostring: Lua's show the addresses of tables
+ * and functions. table.insert and table.sort: Lua's can stay in C, out of the budget's reach, for
+ * as long as a policy likes (a position of -2^31; numbers in an order that makes quicksort
+ * quadratic).
  */
 #include <string.h>
 
@@ -35,7 +38,7 @@ static const char *const math_names[] = {
 static const char *const string_names[] = {"byte",    "char", "len",   "lower", "rep",
                                            "reverse", "sub",  "upper", NULL};
 
-static const char *const table_names[] = {"concat", "insert", "maxn", "remove", "sort", NULL};
+static const char *const table_names[] = {"concat", "maxn", "remove", NULL};
 
 /* __index of a view's backing table: upvalue 1 says what the table is, e.g. "math.". */
 static int
@@ -122,6 +125,68 @@ safe_format(lua_State *L)
     return 1;
 }
 
+/* field of the table on top = wrapper, with the original of the library table as upvalue. */
+static void
+wrap(lua_State *L, int library, const char *field, lua_CFunction wrapper)
+{
+    lua_getfield(L, library, field);
+    lua_pushcclosure(L, wrapper, 1);
+    lua_setfield(L, -2, field);
+}
+
+/* table.insert with a position that lies in the table; upvalue 1 is Lua's. */
+static int
+safe_insert(lua_State *L)
+{
+    int count = lua_gettop(L);
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (count == 3) {
+        lua_Number position = luaL_checknumber(L, 2);
+
+        if (!(position >= 1 && position <= (lua_Number)lua_objlen(L, 1) + 1))
+            return luaL_argerror(L, 2, "position out of bounds");
+    }
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, count, 0);
+    return 0;
+}
+
+/* table.sort that compares in Lua, where the budget counts; upvalue 1 is Lua's, 2 compares. */
+static int
+safe_sort(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 2);
+    if (lua_isnil(L, 2)) {
+        lua_pushvalue(L, lua_upvalueindex(2));
+        lua_replace(L, 2);
+    }
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    if (lua_iscfunction(L, 2))
+        return luaL_argerror(L, 2, "a comparator must be written in Lua");
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, 2, 0);
+    return 0;
+}
+
+/* Adds insert and sort to the table on top. */
+static void
+wrap_table_functions(lua_State *L, int library)
+{
+    static const char less[] = "return function(a, b) return a < b end";
+
+    wrap(L, library, "insert", safe_insert);
+    lua_getfield(L, library, "sort");
+    if (luaL_loadbuffer(L, less, sizeof less - 1, "=sort") != 0)
+        lua_error(L);
+    lua_call(L, 0, 1);
+    lua_pushcclosure(L, safe_sort, 2);
+    lua_setfield(L, -2, "sort");
+}
+
 /* Copies the listed fields of the table at from into the table on top. */
 static void
 copy_names(lua_State *L, int from, const char *const *names)
@@ -140,15 +205,6 @@ open_library(lua_State *L, lua_CFunction open, const char *name)
     lua_call(L, 1, 0);
 }
 
-/* field of the table below = wrapper, with the original of the library table as upvalue. */
-static void
-wrap(lua_State *L, int library, const char *field, lua_CFunction wrapper)
-{
-    lua_getfield(L, library, field);
-    lua_pushcclosure(L, wrapper, 1);
-    lua_setfield(L, -2, field);
-}
-
 /* allowed[name] = read-only view of the listed fields of the global library. */
 static void
 add_library(lua_State *L, const char *name, const char *const *names, const char *prefix)
@@ -161,6 +217,8 @@ add_library(lua_State *L, const char *name, const char *const *names, const char
     copy_names(L, library, names);
     if (names == string_names)
         wrap(L, library, "format", safe_format);
+    if (names == table_names)
+        wrap_table_functions(L, library);
     rv_readonly(L, prefix);
     lua_remove(L, library);
     lua_setfield(L, -2, name);

@@ -134,7 +134,7 @@ spend_fuel(lua_State *L, lua_Debug *activation)
                          "instructions of budget");
 }
 
-/* The line where the innermost Lua function of the stack stands; 0 when there is none. */
+/* The line where the innermost function of the policy's file stands; 0 when there is none. */
 static int
 innermost_line(lua_State *L)
 {
@@ -142,7 +142,7 @@ innermost_line(lua_State *L)
 
     for (int level = 0; level < 64 && lua_getstack(L, level, &activation); level++) {
         lua_getinfo(L, "Sl", &activation);
-        if (activation.currentline > 0)
+        if (activation.currentline > 0 && activation.source[0] == '@')
             return activation.currentline;
     }
     return 0;

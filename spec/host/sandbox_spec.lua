@@ -104,6 +104,25 @@ describe("the environment of a policy", function()
       assert.equal("assignment to read-only 'math.floor'", failure.reason)
    end)
 
+   it("inserts and sorts as Lua does", function()
+      local cause, failure = run([[
+         local t = { 3, 1 }
+         table.insert(t, 2)
+         table.insert(t, 1, 5)
+         table.insert(t, 5, 4)
+         assert(table.concat(t, ' ') == '5 3 1 2 4')
+         table.sort(t)
+         assert(table.concat(t, ' ') == '1 2 3 4 5')
+         table.sort(t, function(a, b) return a > b end)
+         assert(table.concat(t, ' ') == '5 4 3 2 1')]])
+      assert.equal("ok", cause, failure.reason)
+      host:destroy()
+      cause, failure = run("table.sort({ 1, {} })")
+      assert.equal("error", cause)
+      assert.truthy(failure.reason:find("attempt to compare", 1, true))
+      assert.equal(2, failure.line)
+   end)
+
    it("gives strings no methods", function()
       assert.equal("error", (run("local x = ('a'):rep(3)")))
    end)
@@ -174,6 +193,33 @@ describe("a policy that does not end", function()
 
    it("is stopped in the comparator of a sort", function()
       assert_stopped("verdict", "table.sort({ 3, 2, 1 }, function() while true do end end)")
+   end)
+
+   it("is stopped in a sort whose order makes it quadratic", function()
+      -- the killer of quicksort by median of three (Musser, 1997)
+      assert_stopped("verdict", [[
+         local n, t = 60000, {}
+         for i = 1, n / 2 do
+            if i % 2 == 1 then t[i], t[i + 1] = i, n / 2 + i end
+            t[n / 2 + i] = 2 * i
+         end
+         table.sort(t)]])
+   end)
+
+   it("cannot hide in a C function that takes its time", function()
+      host = serving("verdict", "table.insert({}, -2147483648, 1)")
+      local _, cause, failure = call(host, "verdict")
+      assert.equal("error", cause)
+      assert.truthy(failure.reason:find("position out of bounds", 1, true))
+      host:destroy()
+      host = serving("verdict", "table.sort({ 3, 2, 1 }, assert)")
+      _, cause, failure = call(host, "verdict")
+      assert.equal("error", cause)
+      assert.truthy(failure.reason:find("comparator", 1, true))
+      host:destroy()
+      host = serving("verdict", "local s = string.rep('', 2147483647) " .. VALID.verdict)
+      _, cause, failure = call(host, "verdict")
+      assert.equal("ok", cause, failure.reason)
    end)
 
    it("is stopped while it distils, at a hundred times the budget", function()
