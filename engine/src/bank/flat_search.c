@@ -11,9 +11,9 @@
 
 #define SCAN_BLOCK 64
 /*
- * A window of the walk, and how many of it are ranked exactly, for k results. With 10 links per node
- * and these, the 3 nearest of 10,000 clustered centroids of 768 dimensions are found with 280 code
- * distances and recall 1.00; 16 links and a window of 32 take 550.
+ * A window of the walk, and how many of it are ranked exactly, for k results. With 10 links per
+ * node and these, the 3 nearest of 10,000 clustered centroids of 768 dimensions are found with 280
+ * code distances and recall 1.00; 16 links and a window of 32 take 550.
  */
 #define WALK_WINDOW 24
 #define WALK_RANKED_EXTRA 5
