@@ -123,8 +123,11 @@ offer(rv_exact *exact, uint32_t query, const float *distances, const uint64_t *i
 {
     rv_exact_hit *heap = exact->hits + (size_t)query * exact->k;
     uint32_t found = exact->found[query];
+    float worst = found < exact->k ? INFINITY : heap[0].distance;
 
     for (uint32_t i = 0; i < count; i++) {
+        if (distances[i] > worst)
+            continue;
         /* Overflowing vectors give NaN, which has no place in an order: as far as can be. */
         rv_exact_hit hit = {ids[i], isnan(distances[i]) ? INFINITY : distances[i], 0};
 
@@ -132,6 +135,8 @@ offer(rv_exact *exact, uint32_t query, const float *distances, const uint64_t *i
             sift_up(heap, found++, hit);
         else if (is_farther(&heap[0], &hit))
             replace_top(heap, found, hit);
+        if (found == exact->k)
+            worst = heap[0].distance;
     }
     exact->found[query] = found;
 }
