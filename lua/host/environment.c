@@ -181,7 +181,7 @@ wrap_table_functions(lua_State *L, int library)
     wrap(L, library, "insert", safe_insert);
     lua_getfield(L, library, "sort");
     if (luaL_loadbuffer(L, less, sizeof less - 1, "=sort") != 0)
-        lua_error(L);
+        rv_sandbox_raise(L, RV_HOST_MEMORY, 0, "no memory for a policy's environment");
     lua_call(L, 0, 1);
     lua_pushcclosure(L, safe_sort, 2);
     lua_setfield(L, -2, "sort");

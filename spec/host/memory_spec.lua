@@ -58,7 +58,7 @@ describe("the host's memory", function()
             assert.is_true(expected[cause] or false, cause)
          end
          if causes[1] == "memory" then failed_loads = failed_loads + 1 end
-         fail_at = fail_at + math.max(1, math.floor(fail_at / 40))
+         fail_at = fail_at + math.max(1, math.floor(fail_at / 150))
       end
       assert.is_true(failed_loads > 50)
    end)
