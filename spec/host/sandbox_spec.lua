@@ -305,7 +305,8 @@ describe("a policy that eats memory", function()
       host = policy_host.new({ memory = 2 * MB, fuel = 100000000 })
       local directory = policy_host.directory({
          verdict = policy_host.policy("verdict",
-            "while true do hoard[#hoard + 1] = { #hoard } end", nil, "local hoard = {}"),
+            "if hoard then error('kept') end for i = 1, 16000 do hoard = { hoard } end "
+            .. "local s = string.rep('x', 3000000)", nil, "local hoard"),
          interpolation = policy_host.policy("interpolation", VALID.interpolation),
       })
       assert.equal("ok", (host:load(directory)))

@@ -310,6 +310,27 @@ describe("distillation", function()
          two:destroy()
       end)
 
+      it("so that small clusters that believe too much in themselves do not cost recall", function()
+         local eager = edited({ shrink = 1, samples_per_cluster = 25, min_cluster_samples = 1, safety = 0 })
+         local row, target, rounds, mean = 9, 0.98, 12, 0
+         for _ = 1, rounds do
+            local patterns = distill_with(eager, searches(500))
+            local unseen, sum = searches(500), 0
+            for _, sample in ipairs(unseen) do
+               local nearest, least
+               for i = 2, #patterns do
+                  local c = patterns[i].centroid
+                  local d = (c[1] - sample.query[1]) ^ 2 + (c[2] - sample.query[2]) ^ 2
+                  if not least or d < least then nearest, least = patterns[i], d end
+               end
+               sum = sum + recall_at(sample, nearest.table_slack[row])
+            end
+            mean = mean + sum / #unseen / rounds
+         end
+         assert.is_true(mean >= target, mean)
+         eager:destroy()
+      end)
+
       it("only where enough samples lie", function()
          local samples = searches(380, 0.1, { 0, 0 })
          for _ = 1, 20 do samples[#samples + 1] = search(0.1, { 50, 50 }) end
