@@ -128,6 +128,36 @@ ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int 
     return node != NULL;
 }
 
+int
+ruhnsw_next_rows(RuhnswGraph *graph, uint64 ref, uint64 *position, ItemPointerData *tids)
+{
+    uint64 next = 0;
+    int count = 0;
+    Buffer buffer = read_page(graph, ruhnsw_ref_block(*position ? *position : ref));
+    Page page = BufferGetPage(buffer);
+
+    if (*position == 0) {
+        RuhnswNode *node = ruhnsw_get_node(graph->index, page, ref, graph->meta.dim);
+
+        if (node && !(node->flags & RUHNSW_NODE_DEAD)) {
+            count = node->tid_count;
+            next = node->more;
+            memcpy(tids, node->tids, sizeof(ItemPointerData) * count);
+        }
+    } else {
+        RuhnswRows *rows = ruhnsw_get_rows(graph->index, page, *position, ref);
+
+        if (rows) {
+            count = rows->count;
+            next = rows->next;
+            memcpy(tids, rows->tids, sizeof(ItemPointerData) * count);
+        }
+    }
+    UnlockReleaseBuffer(buffer);
+    *position = next ? next : RUHNSW_ROWS_END;
+    return count;
+}
+
 static inline bool
 compare_node(RuhnswGraph *graph, Page page, uint64 ref, rv_neighbour *out)
 {

@@ -1,18 +1,19 @@
 /*
  * insert.c - adding one row.
  *
- * A row whose vector is already there joins its node while that has room. Otherwise: find the
+ * A row whose vector is already there joins its node. Otherwise: find the
  * neighbours by a search, write the new node with its links, then let the neighbours link back.
  * Until the first neighbour does, nobody can see the node. Should the insert fail half way, the row
  * is not visible to anyone, and vacuum removes the node with it.
  *
  * Locks (see ruhnsw.h for the heavyweight ones): every page is locked by itself, except that a
- * node whose links need another page is written under both locks (a NODES page, then a LINKS page
- * without waiting). The entry point changes under the exclusive heavyweight lock, after the new
- * entry node is linked.
+ * node whose links or further rows need another page is written under both locks: a NODES page,
+ * then a SIDE page, which is not waited for when it might be any page of the file. The entry point
+ * changes under the exclusive heavyweight lock, after the new entry node is linked.
  *
  * Where nodes go: the page this backend used last, a page with room by the free space map (vacuum
- * feeds it), the last page, a new page.
+ * feeds it), the last page, a new page. What goes to SIDE pages: the page that the meta page
+ * names, else a new one, which is then named there.
  */
 #include "ruhnsw/ruhnsw.h"
 
@@ -55,8 +56,7 @@ try_block(Relation index, BlockNumber block, RuhnswPageKind kind, Size size1, Si
 }
 
 static Buffer
-try_free_space_map(Relation index, RuhnswPageKind kind, Size size1, Size size2, bool wait,
-                   BlockNumber avoid)
+try_free_space_map(Relation index, Size size1, Size size2)
 {
     Size need = MAXALIGN(size1) + MAXALIGN(size2) + 2 * sizeof(ItemIdData);
     BlockNumber block = GetPageWithFreeSpace(index, need);
@@ -65,10 +65,10 @@ try_free_space_map(Relation index, RuhnswPageKind kind, Size size1, Size size2, 
         Buffer buffer;
         Size room;
 
-        if (block == InvalidBlockNumber || block == avoid || block == RUHNSW_META_BLOCK ||
+        if (block == InvalidBlockNumber || block == RUHNSW_META_BLOCK ||
             block >= RelationGetNumberOfBlocks(index))
             return InvalidBuffer;
-        buffer = try_block(index, block, kind, size1, size2, wait, &room);
+        buffer = try_block(index, block, RUHNSW_PAGE_NODES, size1, size2, true, &room);
         if (BufferIsValid(buffer))
             return buffer;
         block = RecordAndGetPageWithFreeSpace(index, block, room, need);
@@ -76,34 +76,63 @@ try_free_space_map(Relation index, RuhnswPageKind kind, Size size1, Size size2, 
     return InvalidBuffer;
 }
 
-/* An exclusively locked page of this kind, or of zeros, with room for the items. avoid: a block
- * that the caller has locked already; other locks are then not waited for. */
+/* A new page of zeros, exclusively locked. */
 static Buffer
-find_page(Relation index, RuhnswPageKind kind, Size size1, Size size2, BlockNumber avoid)
+new_page(Relation index)
 {
-    bool wait = avoid == InvalidBlockNumber;
+    for (;;) {
+        Buffer buffer = ruhnsw_extend(index);
+
+        if (PageIsNew(BufferGetPage(buffer)))
+            return buffer;
+        /* Somebody else was faster to use the new page. */
+        UnlockReleaseBuffer(buffer);
+    }
+}
+
+/* An exclusively locked NODES page, or one of zeros, with room for the items. */
+static Buffer
+find_nodes_page(Relation index, Size size1, Size size2)
+{
     BlockNumber block = RelationGetTargetBlock(index);
     Buffer buffer = InvalidBuffer;
     Size room;
 
-    if (wait && block != InvalidBlockNumber && block < RelationGetNumberOfBlocks(index))
-        buffer = try_block(index, block, kind, size1, size2, wait, &room);
+    if (block != InvalidBlockNumber && block < RelationGetNumberOfBlocks(index))
+        buffer = try_block(index, block, RUHNSW_PAGE_NODES, size1, size2, true, &room);
     if (!BufferIsValid(buffer))
-        buffer = try_free_space_map(index, kind, size1, size2, wait, avoid);
+        buffer = try_free_space_map(index, size1, size2);
     if (!BufferIsValid(buffer)) {
         block = RelationGetNumberOfBlocks(index) - 1;
-        if (block != RUHNSW_META_BLOCK && block != avoid)
-            buffer = try_block(index, block, kind, size1, size2, wait, &room);
+        if (block != RUHNSW_META_BLOCK)
+            buffer = try_block(index, block, RUHNSW_PAGE_NODES, size1, size2, true, &room);
     }
-    while (!BufferIsValid(buffer)) {
-        buffer = ruhnsw_extend(index);
-        if (PageIsNew(BufferGetPage(buffer)))
-            break;
-        /* Somebody else was faster to use the new page. */
-        UnlockReleaseBuffer(buffer);
-        buffer = InvalidBuffer;
-    }
-    return buffer;
+    return BufferIsValid(buffer) ? buffer : new_page(index);
+}
+
+/* An exclusively locked SIDE page, or one of zeros, with room for the item. The caller holds the
+ * lock of node_block, so no other lock may be waited for. */
+static Buffer
+find_side_page(RuhnswWriter *writer, Size size, BlockNumber node_block)
+{
+    Relation index = writer->graph.index;
+    BlockNumber block = (BlockNumber)writer->graph.meta.side_block;
+    Buffer buffer = InvalidBuffer;
+    Size room;
+
+    if (block != RUHNSW_META_BLOCK && block != node_block)
+        buffer = try_block(index, block, RUHNSW_PAGE_SIDE, size, 0, false, &room);
+    return BufferIsValid(buffer) ? buffer : new_page(index);
+}
+
+/* Names the SIDE page that was used last; no content lock may be held. */
+static void
+remember_side_page(RuhnswWriter *writer, BlockNumber block)
+{
+    if (writer->graph.meta.side_block == block)
+        return;
+    ruhnsw_set_side_block(writer->graph.index, block, writer->building);
+    writer->graph.meta.side_block = block;
 }
 
 static Page
@@ -127,11 +156,10 @@ place_node(RuhnswWriter *writer)
     Size node_size = ruhnsw_node_size(meta->dim);
     Size links_size = ruhnsw_links_size(meta->m, node->level);
     bool apart = ruhnsw_links_apart(meta->dim, meta->m, node->level);
-    Buffer node_buffer =
-        find_page(index, RUHNSW_PAGE_NODES, node_size, apart ? 0 : links_size, InvalidBlockNumber);
+    Buffer node_buffer = find_nodes_page(index, node_size, apart ? 0 : links_size);
     BlockNumber node_block = BufferGetBlockNumber(node_buffer);
-    Buffer links_buffer =
-        apart ? find_page(index, RUHNSW_PAGE_LINKS, links_size, 0, node_block) : node_buffer;
+    Buffer links_buffer = apart ? find_side_page(writer, links_size, node_block) : node_buffer;
+    BlockNumber links_block = BufferGetBlockNumber(links_buffer);
     OffsetNumber node_offset;
     OffsetNumber links_offset;
     RuhnswChange change;
@@ -141,11 +169,11 @@ place_node(RuhnswWriter *writer)
 
     ruhnsw_change_begin(&change, index, writer->building);
     node_page = change_page(&change, node_buffer, RUHNSW_PAGE_NODES);
-    links_page = apart ? change_page(&change, links_buffer, RUHNSW_PAGE_LINKS) : node_page;
+    links_page = apart ? change_page(&change, links_buffer, RUHNSW_PAGE_SIDE) : node_page;
     node_offset = ruhnsw_next_offset(node_page, InvalidOffsetNumber);
     links_offset = ruhnsw_next_offset(links_page, apart ? InvalidOffsetNumber : node_offset);
     node->generation = ruhnsw_trailer(node_page)->generation;
-    ItemPointerSet(&node->links, BufferGetBlockNumber(links_buffer), links_offset);
+    ItemPointerSet(&node->links, links_block, links_offset);
     ref = ruhnsw_ref(node->generation, node_block, node_offset);
     links->owner = ref;
     ruhnsw_put_item(index, node_page, node_offset, node, node_size);
@@ -154,6 +182,8 @@ place_node(RuhnswWriter *writer)
     if (apart)
         UnlockReleaseBuffer(links_buffer);
     UnlockReleaseBuffer(node_buffer);
+    if (apart)
+        remember_side_page(writer, links_block);
     RelationSetTargetBlock(index, node_block);
     return ref;
 }
@@ -166,27 +196,92 @@ typedef struct Addition {
     bool joined; /* a node with this very vector has taken the row */
 } Addition;
 
-/* Adds the row to a node with the same vector if it lives and has room. */
+/* Adds the row to the locked node's newest rows tuple; false when there is none with room. */
 static bool
-join_node(RuhnswWriter *writer, uint64 ref, ItemPointer tid)
+join_chain(RuhnswWriter *writer, uint64 ref, uint64 position, ItemPointer tid)
 {
     Relation index = writer->graph.index;
-    Buffer buffer = ruhnsw_read(index, ruhnsw_ref_block(ref), BUFFER_LOCK_EXCLUSIVE);
-    RuhnswNode *node = ruhnsw_get_node(index, BufferGetPage(buffer), ref, writer->graph.meta.dim);
-    bool fits = node && !(node->flags & RUHNSW_NODE_DEAD) && node->tid_count < RUHNSW_NODE_TIDS;
+    Buffer buffer;
+    RuhnswRows *rows;
+    bool fits;
 
+    if (position == 0)
+        return false;
+    buffer = ruhnsw_read(index, ruhnsw_ref_block(position), BUFFER_LOCK_EXCLUSIVE);
+    rows = ruhnsw_get_rows(index, BufferGetPage(buffer), position, ref);
+    if (rows == NULL)
+        ruhnsw_corrupt(index, ruhnsw_ref_block(ref), "the further rows of a node are missing");
+    fits = rows->count < RUHNSW_CHAIN_TIDS;
     if (fits) {
         RuhnswChange change;
         Page page;
 
         ruhnsw_change_begin(&change, index, writer->building);
         page = ruhnsw_change_page(&change, buffer);
-        node = ruhnsw_get_node(index, page, ref, writer->graph.meta.dim);
-        node->tids[node->tid_count++] = *tid;
+        rows = ruhnsw_get_rows(index, page, position, ref);
+        rows->tids[rows->count++] = *tid;
         ruhnsw_change_commit(&change);
     }
     UnlockReleaseBuffer(buffer);
     return fits;
+}
+
+/* Puts a new rows tuple with the row at the head of the locked node's chain. Returns its block. */
+static BlockNumber
+lengthen_chain(RuhnswWriter *writer, Buffer node_buffer, uint64 ref, ItemPointer tid)
+{
+    Relation index = writer->graph.index;
+    Buffer side_buffer =
+        find_side_page(writer, sizeof(RuhnswRows), BufferGetBlockNumber(node_buffer));
+    BlockNumber block = BufferGetBlockNumber(side_buffer);
+    RuhnswRows rows = {.type = RUHNSW_TUPLE_ROWS, .count = 1, .owner = ref};
+    RuhnswChange change;
+    RuhnswNode *node;
+    Page page;
+    OffsetNumber offset;
+
+    ruhnsw_change_begin(&change, index, writer->building);
+    node = ruhnsw_get_node(index, ruhnsw_change_page(&change, node_buffer), ref,
+                           writer->graph.meta.dim);
+    page = change_page(&change, side_buffer, RUHNSW_PAGE_SIDE);
+    offset = ruhnsw_next_offset(page, InvalidOffsetNumber);
+    rows.next = node->more;
+    rows.tids[0] = *tid;
+    ruhnsw_put_item(index, page, offset, &rows, sizeof(rows));
+    node->more = ruhnsw_position(block, offset);
+    ruhnsw_change_commit(&change);
+    UnlockReleaseBuffer(side_buffer);
+    return block;
+}
+
+/* Adds the row to a node with the same vector if the node lives. */
+static bool
+join_node(RuhnswWriter *writer, uint64 ref, ItemPointer tid)
+{
+    Relation index = writer->graph.index;
+    Buffer buffer = ruhnsw_read(index, ruhnsw_ref_block(ref), BUFFER_LOCK_EXCLUSIVE);
+    RuhnswNode *node = ruhnsw_get_node(index, BufferGetPage(buffer), ref, writer->graph.meta.dim);
+    BlockNumber side_block = InvalidBlockNumber;
+
+    if (node == NULL || (node->flags & RUHNSW_NODE_DEAD)) {
+        UnlockReleaseBuffer(buffer);
+        return false;
+    }
+    if (node->tid_count < RUHNSW_NODE_TIDS) {
+        RuhnswChange change;
+
+        ruhnsw_change_begin(&change, index, writer->building);
+        node = ruhnsw_get_node(index, ruhnsw_change_page(&change, buffer), ref,
+                               writer->graph.meta.dim);
+        node->tids[node->tid_count++] = *tid;
+        ruhnsw_change_commit(&change);
+    } else if (!join_chain(writer, ref, node->more, tid)) {
+        side_block = lengthen_chain(writer, buffer, ref, tid);
+    }
+    UnlockReleaseBuffer(buffer);
+    if (side_block != InvalidBlockNumber)
+        remember_side_page(writer, side_block);
+    return true;
 }
 
 /* Chooses the new node's links at one level from what was found. */

@@ -157,6 +157,21 @@ ruhnsw_set_unlinked(Relation index, uint64 unlinked)
 }
 
 void
+ruhnsw_set_side_block(Relation index, BlockNumber block, bool building)
+{
+    Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);
+
+    if (MetaOf(BufferGetPage(buffer))->side_block != block) {
+        RuhnswChange change;
+
+        ruhnsw_change_begin(&change, index, building);
+        MetaOf(ruhnsw_change_page(&change, buffer))->side_block = block;
+        ruhnsw_change_commit(&change);
+    }
+    UnlockReleaseBuffer(buffer);
+}
+
+void
 ruhnsw_raise_max_norm(Relation index, float norm, bool building)
 {
     Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);

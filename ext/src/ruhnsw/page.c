@@ -81,7 +81,7 @@ check_frame(Relation index, Page page, BlockNumber block)
     if (trailer->version != RUHNSW_VERSION)
         ruhnsw_corrupt(index, block, "page version %u is unknown, this is version %d",
                        trailer->version, RUHNSW_VERSION);
-    if (trailer->kind < RUHNSW_PAGE_META || trailer->kind > RUHNSW_PAGE_LINKS ||
+    if (trailer->kind < RUHNSW_PAGE_META || trailer->kind > RUHNSW_PAGE_SIDE ||
         (trailer->kind == RUHNSW_PAGE_META) != (block == RUHNSW_META_BLOCK))
         ruhnsw_corrupt(index, block, "page kind %u is not expected here", trailer->kind);
 }
@@ -128,7 +128,8 @@ ruhnsw_check_node(const RuhnswNode *node, Size size, int dim, int m)
         return "a node's level is too high";
     if (node->flags & ~RUHNSW_NODE_FLAGS)
         return "a node has unknown flags";
-    if ((node->tid_count == 0) != ((node->flags & RUHNSW_NODE_DEAD) != 0))
+    if ((node->flags & RUHNSW_NODE_DEAD) ? node->tid_count > 0
+                                         : node->tid_count == 0 && node->more == 0)
         return "a node's dead flag and its number of rows disagree";
     if ((node->flags & RUHNSW_NODE_UNLINKED) && !(node->flags & RUHNSW_NODE_DEAD))
         return "a live node is marked as unlinked";
@@ -150,6 +151,16 @@ ruhnsw_check_links(const RuhnswLinks *links, Size size, int m)
         if (links->counts[level] > limit)
             return "a node has more links than its level allows";
     }
+    return NULL;
+}
+
+const char *
+ruhnsw_check_rows(const RuhnswRows *rows, Size size)
+{
+    if (size != sizeof(RuhnswRows))
+        return "a rows tuple has the wrong size";
+    if (rows->count > RUHNSW_CHAIN_TIDS)
+        return "a rows tuple has more rows than it has room for";
     return NULL;
 }
 
@@ -191,6 +202,30 @@ ruhnsw_get_links(Relation index, Page page, ItemPointer where, uint64 owner, int
     if (problem)
         ruhnsw_corrupt(index, block, "%s (offset %u)", problem, offset);
     return links;
+}
+
+RuhnswRows *
+ruhnsw_rows_at(Relation index, Page page, BlockNumber block, OffsetNumber offset)
+{
+    Size size = 0;
+    RuhnswRows *rows = get_item(index, page, block, offset, &size);
+    const char *problem;
+
+    if (rows == NULL || rows->type != RUHNSW_TUPLE_ROWS)
+        return NULL;
+    problem = ruhnsw_check_rows(rows, size);
+    if (problem)
+        ruhnsw_corrupt(index, block, "%s (offset %u)", problem, offset);
+    return rows;
+}
+
+RuhnswRows *
+ruhnsw_get_rows(Relation index, Page page, uint64 position, uint64 owner)
+{
+    RuhnswRows *rows =
+        ruhnsw_rows_at(index, page, ruhnsw_ref_block(position), ruhnsw_ref_offset(position));
+
+    return rows && rows->owner == owner ? rows : NULL;
 }
 
 void

@@ -3,7 +3,8 @@
  *
  * Block 0 is the meta page. Every other page is of one kind:
  *   NODES  node tuples, and the links tuples of these nodes where both fit on one page
- *   LINKS  links tuples of nodes whose page has no room for them (long vectors)
+ *   SIDE   links tuples of nodes whose page has no room for them (long vectors), and rows tuples:
+ *          further rows of nodes that have more than a node tuple holds
  * A page that is all zeros was added to the file just before a crash; it counts as empty.
  *
  * A node is named by a reference: generation << 48 | block << 16 | offset. Links, the entry point
@@ -14,8 +15,13 @@
  * 65,536 rounds of freeing on one page during the life of one reference to be fooled, and then a
  * search would see a wrong but live row. Nodes of a build have generation 0.
  *
+ * Rows with one and the same vector share a node, however many they are: the first few are in the
+ * node tuple, the others in a chain of rows tuples, newest first. Nodes with equal vectors would
+ * link to each other only and so drift off the graph. A rows tuple is freed with its node, not
+ * before: a scan that is in the middle of a chain can rely on the rest.
+ *
  * Lock order. At most two content locks are held at a time, and only in this order: a NODES page,
- * then a LINKS page. The meta page's content lock is never held together with another one.
+ * then a SIDE page. The meta page's content lock is never held together with another one.
  *
  * Room to grow: the meta page and page trailer carry a version, node and links tuples a type byte
  * and flags; reserved fields are written as zero and must be zero when read under version 1.
@@ -42,12 +48,13 @@
 #define RUHNSW_MIN_M 2
 #define RUHNSW_MAX_M 100
 #define RUHNSW_MAX_LEVEL 23
-#define RUHNSW_NODE_TIDS 8 /* rows with one and the same vector that share a node */
+#define RUHNSW_NODE_TIDS 8   /* rows in a node tuple */
+#define RUHNSW_CHAIN_TIDS 64 /* rows in a rows tuple */
 
 typedef enum RuhnswPageKind {
     RUHNSW_PAGE_META = 1,
     RUHNSW_PAGE_NODES = 2,
-    RUHNSW_PAGE_LINKS = 3
+    RUHNSW_PAGE_SIDE = 3
 } RuhnswPageKind;
 
 typedef struct RuhnswPageTrailer {
@@ -69,11 +76,13 @@ typedef struct RuhnswMetaData {
     uint16 ef_construction; /* of the build; inserts follow the storage parameter */
     uint16 metric;          /* rv_metric */
     uint64 unlinked;        /* nodes that wait to be freed, as the last vacuum left it */
-    uint64 reserved[7];
+    uint64 side_block;      /* hint: a SIDE page that may have room; 0 = none */
+    uint64 reserved[6];
 } RuhnswMetaData;
 
 #define RUHNSW_TUPLE_NODE 1
 #define RUHNSW_TUPLE_LINKS 2
+#define RUHNSW_TUPLE_ROWS 3
 
 /* No row is left: walk through it, never return it, never link to it. */
 #define RUHNSW_NODE_DEAD 0x0001
@@ -90,7 +99,7 @@ typedef struct RuhnswNode {
     ItemPointerData links; /* its links tuple */
     uint16 dim;
     uint64 unlinked_at; /* full transaction id when it was unlinked, else 0 */
-    uint64 reserved;
+    uint64 more;        /* position of the first rows tuple, or 0 */
     ItemPointerData tids[RUHNSW_NODE_TIDS];
     float vector[FLEXIBLE_ARRAY_MEMBER]; /* as compared: of unit length under cosine */
 } RuhnswNode;
@@ -107,6 +116,17 @@ typedef struct RuhnswLinks {
     uint64 links[FLEXIBLE_ARRAY_MEMBER];
 } RuhnswLinks;
 
+/* Further rows of one node. */
+typedef struct RuhnswRows {
+    uint8 type;
+    uint8 reserved1;
+    uint16 count;
+    uint32 reserved2;
+    uint64 owner; /* reference of the node */
+    uint64 next;  /* position of the next rows tuple of the node, or 0 */
+    ItemPointerData tids[RUHNSW_CHAIN_TIDS];
+} RuhnswRows;
+
 StaticAssertDecl(sizeof(RuhnswPageTrailer) == 8, "page trailer is 8 bytes on disk");
 StaticAssertDecl(sizeof(RuhnswMetaData) == 104, "meta data is 104 bytes on disk");
 StaticAssertDecl(offsetof(RuhnswMetaData, dim) == 32, "meta data layout");
@@ -117,6 +137,9 @@ StaticAssertDecl(offsetof(RuhnswNode, links) == 8 && offsetof(RuhnswNode, unlink
 StaticAssertDecl(offsetof(RuhnswLinks, owner) == 8 && offsetof(RuhnswLinks, counts) == 16 &&
                      offsetof(RuhnswLinks, links) == 40,
                  "links tuple layout");
+StaticAssertDecl(offsetof(RuhnswRows, owner) == 8 && offsetof(RuhnswRows, tids) == 24 &&
+                     sizeof(RuhnswRows) == 408,
+                 "rows tuple layout");
 StaticAssertDecl(2 * RUHNSW_MAX_M <= PG_UINT8_MAX, "a level's link count fits its byte");
 
 #define RUHNSW_PAGE_CAPACITY (BLCKSZ - SizeOfPageHeaderData - MAXALIGN(sizeof(RuhnswPageTrailer)))
@@ -153,6 +176,14 @@ static inline uint16
 ruhnsw_ref_generation(uint64 ref)
 {
     return (uint16)(ref >> 48);
+}
+
+/* The position of a tuple without a generation: links and rows tuples are checked by their owner.
+ */
+static inline uint64
+ruhnsw_position(BlockNumber block, OffsetNumber offset)
+{
+    return ruhnsw_ref(0, block, offset);
 }
 
 /* ---- sizes ---- */
@@ -204,9 +235,18 @@ extern RuhnswNode *ruhnsw_node_at(Relation index, Page page, BlockNumber block, 
 extern RuhnswLinks *ruhnsw_get_links(Relation index, Page page, ItemPointer where, uint64 owner,
                                      int m);
 
+/* The rows tuple at an offset of a locked page, of whatever node; NULL when there is none. */
+extern RuhnswRows *ruhnsw_rows_at(Relation index, Page page, BlockNumber block,
+                                  OffsetNumber offset);
+
+/* The rows tuple of a node at a position on its locked page, checked; NULL when the node vanished.
+ */
+extern RuhnswRows *ruhnsw_get_rows(Relation index, Page page, uint64 position, uint64 owner);
+
 /* What is wrong with a tuple of an index with these dim and m, or NULL: the verifier's checks. */
 extern const char *ruhnsw_check_node(const RuhnswNode *node, Size size, int dim, int m);
 extern const char *ruhnsw_check_links(const RuhnswLinks *links, Size size, int m);
+extern const char *ruhnsw_check_rows(const RuhnswRows *rows, Size size);
 
 /* ---- writing ---- */
 

@@ -60,6 +60,7 @@ extern void ruhnsw_make_meta(Relation index, RuhnswMetaData *meta);
 extern void ruhnsw_create_meta(Relation index, ForkNumber fork, const RuhnswMetaData *meta);
 extern void ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building);
 extern void ruhnsw_set_unlinked(Relation index, uint64 unlinked);
+extern void ruhnsw_set_side_block(Relation index, BlockNumber block, bool building);
 extern void ruhnsw_raise_max_norm(Relation index, float norm, bool building);
 extern void ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *out);
 /* dim floats into out (any memory), of unit length under cosine; false when the value is not
@@ -96,6 +97,13 @@ extern int ruhnsw_load_links(RuhnswGraph *graph, uint64 ref, int level, uint64 *
                              ItemPointer where, uint16 *node_flags);
 /* Copies a node's vector (out may be NULL), flags and level; false when it vanished. */
 extern bool ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level);
+/*
+ * The rows of a node, piece by piece. *position is 0 at the start and RUHNSW_ROWS_END after the
+ * last piece; tids has room for RUHNSW_CHAIN_TIDS. Returns how many, which can be 0 before the end.
+ */
+#define RUHNSW_ROWS_END UINT64_MAX
+extern int ruhnsw_next_rows(RuhnswGraph *graph, uint64 ref, uint64 *position,
+                            ItemPointerData *tids);
 extern float ruhnsw_distance(const RuhnswGraph *graph, const float *a, const float *b);
 
 /* ---- construction on pages (insert.c, link.c) ---- */

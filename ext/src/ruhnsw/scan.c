@@ -56,7 +56,9 @@ typedef struct RuhnswScan {
     float last_distance; /* of the last row returned, for strict_order */
 
     /* rows of the node that is being handed out */
-    ItemPointerData tids[RUHNSW_NODE_TIDS];
+    rv_node node;
+    uint64 position; /* of its next rows: see ruhnsw_next_rows */
+    ItemPointerData tids[RUHNSW_CHAIN_TIDS];
     int tid_count;
     int tid_next;
     float distance;
@@ -81,6 +83,7 @@ ruhnsw_begin_scan(Relation index, int nkeys, int norderbys)
     state->context = context;
     ruv_context_allocator(context, &state->allocator);
     ruhnsw_graph_open(&state->graph, index);
+    state->position = RUHNSW_ROWS_END;
     state->query = palloc(sizeof(float) * state->graph.meta.dim);
     state->graph.query = state->query;
     MemoryContextSwitchTo(former);
@@ -115,6 +118,7 @@ reset_search(RuhnswScan *state)
     state->started = false;
     state->finished = false;
     state->tid_count = state->tid_next = 0;
+    state->position = RUHNSW_ROWS_END;
     state->returned = state->hit_count = 0;
     state->last_distance = 0;
 }
@@ -261,21 +265,15 @@ may_continue(RuhnswScan *state)
     return true;
 }
 
-/* The rows of a node as they are now; none when it died or vanished. */
-static void
-load_rows(RuhnswScan *state, rv_node node)
+/* Takes the next rows of the current node, none when it died or vanished; false at its end. */
+static bool
+load_rows(RuhnswScan *state)
 {
-    Buffer buffer = ruhnsw_read(state->graph.index, ruhnsw_ref_block(node), BUFFER_LOCK_SHARE);
-    RuhnswNode *found =
-        ruhnsw_get_node(state->graph.index, BufferGetPage(buffer), node, state->graph.meta.dim);
-
-    state->graph.pages++;
     state->tid_next = state->tid_count = 0;
-    if (found) {
-        state->tid_count = found->tid_count;
-        memcpy(state->tids, found->tids, sizeof(ItemPointerData) * found->tid_count);
-    }
-    UnlockReleaseBuffer(buffer);
+    while (state->tid_count == 0 && state->position != RUHNSW_ROWS_END)
+        state->tid_count =
+            ruhnsw_next_rows(&state->graph, state->node, &state->position, state->tids);
+    return state->tid_count > 0;
 }
 
 /* Makes the next node with rows the current one; false at the end. */
@@ -293,11 +291,11 @@ next_node(RuhnswScan *state)
         if (ruv_iterative_scan == RUV_ITERATIVE_STRICT && state->returned > 0 &&
             result.distance < state->last_distance)
             continue;
-        load_rows(state, result.node);
-        if (state->tid_count > 0) {
-            state->distance = result.distance;
+        state->node = result.node;
+        state->distance = result.distance;
+        state->position = 0;
+        if (load_rows(state))
             return true;
-        }
     }
     return false;
 }
@@ -312,7 +310,7 @@ next_row(IndexScanDesc scan)
         start_search(scan);
     if (state->finished)
         return false;
-    if (state->tid_next == state->tid_count && !next_node(state)) {
+    if (state->tid_next == state->tid_count && !load_rows(state) && !next_node(state)) {
         state->finished = true;
         return false;
     }

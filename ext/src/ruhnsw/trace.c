@@ -55,24 +55,23 @@ ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, 
     close_probe(&probe);
 }
 
-/* Adds the rows of one node to the hits. */
+/* Adds the rows of one node to the hits; returns their new number, at most k. */
 static int
 add_hits(Probe *probe, const rv_beam_result *result, int count, int k, rv_hit *hits)
 {
-    Buffer buffer =
-        ruhnsw_read(probe->graph.index, ruhnsw_ref_block(result->node), BUFFER_LOCK_SHARE);
-    RuhnswNode *node = ruhnsw_get_node(probe->graph.index, BufferGetPage(buffer), result->node,
-                                       probe->graph.meta.dim);
+    ItemPointerData tids[RUHNSW_CHAIN_TIDS];
+    uint64 position = 0;
 
-    for (int i = 0; node && i < node->tid_count && count < k; i++) {
-        ItemPointer tid = &node->tids[i];
+    while (count < k && position != RUHNSW_ROWS_END) {
+        int rows = ruhnsw_next_rows(&probe->graph, result->node, &position, tids);
 
-        hits[count].id =
-            ruhnsw_ref(0, ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
-        hits[count].distance = result->distance;
-        hits[count++].reserved = 0;
+        for (int i = 0; i < rows && count < k; i++) {
+            hits[count].id = ruhnsw_position(ItemPointerGetBlockNumber(&tids[i]),
+                                             ItemPointerGetOffsetNumber(&tids[i]));
+            hits[count].distance = result->distance;
+            hits[count++].reserved = 0;
+        }
     }
-    UnlockReleaseBuffer(buffer);
     return count;
 }
 

@@ -3,9 +3,9 @@
  *
  *   phase    what happens                                           locks
  *   remove   dead rows are taken off their nodes; a node without     content lock, one page
- *            rows is marked DEAD: from then on nobody chooses it     at a time
- *            as a neighbour. Nodes unlinked by an earlier vacuum
- *            are freed when no running transaction can see them
+ *            rows is marked DEAD: from then on nobody chooses it     at a time; a node's chain
+ *            as a neighbour. Nodes unlinked by an earlier vacuum     of rows under the node's
+ *            are freed when no running transaction can see them      lock as well
  *   barrier  waits for the inserts that chose their neighbours       heavyweight exclusive on
  *            before the marks were set                               the meta block, at once
  *                                                                    released
@@ -58,8 +58,11 @@ typedef struct Vacuum {
     RuhnswWriter writer;
     HTAB *dead; /* references of this round */
     long dead_limit;
-    uint64 dead_seen; /* dead nodes that are not unlinked */
-    uint64 unlinked;  /* nodes that stay unlinked */
+
+    uint64 unlinked;        /* nodes that stay unlinked */
+    bool chains;            /* rows were removed from chains: nodes may have lost their last one */
+    BlockNumber side_block; /* a SIDE page with room */
+    Size side_room;
 } Vacuum;
 
 static Buffer
@@ -105,33 +108,51 @@ any_dead(Vacuum *vacuum, const uint64 *links, int count)
 
 /* ---- remove ---- */
 
+/* The rows of the node or rows tuple at an offset; NULL for other tuples. */
+static ItemPointerData *
+rows_at(Vacuum *vacuum, Page page, BlockNumber block, OffsetNumber offset, uint16 **count)
+{
+    RuhnswNode *node = node_at(vacuum, page, block, offset);
+    RuhnswRows *rows = node ? NULL : ruhnsw_rows_at(vacuum->index, page, block, offset);
+
+    if (node) {
+        *count = &node->tid_count;
+        return node->tids;
+    }
+    if (rows) {
+        *count = &rows->count;
+        return rows->tids;
+    }
+    return NULL;
+}
+
 /* Asks for every row of the page whether it goes; masks[offset] has a bit per row. */
 static bool
-find_dead_rows(Vacuum *vacuum, Page page, BlockNumber block, uint16 *masks)
+find_dead_rows(Vacuum *vacuum, Page page, BlockNumber block, uint64 *masks)
 {
     bool found = false;
 
-    for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
-        RuhnswNode *node = node_at(vacuum, page, block, offset);
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= PageGetMaxOffsetNumber(page);
+         offset++) {
+        uint16 *count = NULL;
+        ItemPointerData *tids = rows_at(vacuum, page, block, offset, &count);
 
         masks[offset] = 0;
-        for (int i = 0; node && i < node->tid_count; i++) {
-            if (vacuum->callback(&node->tids[i], vacuum->callback_state)) {
-                masks[offset] |= 1 << i;
+        for (int i = 0; tids && i < *count; i++) {
+            if (vacuum->callback(&tids[i], vacuum->callback_state)) {
+                masks[offset] |= UINT64CONST(1) << i;
                 vacuum->stats->tuples_removed++;
                 found = true;
             } else {
                 vacuum->stats->num_index_tuples++;
             }
         }
-        if (node && (node->flags & RUHNSW_NODE_DEAD) && !(node->flags & RUHNSW_NODE_UNLINKED))
-            vacuum->dead_seen++;
     }
     return found;
 }
 
 static void
-remove_dead_rows(Vacuum *vacuum, Buffer buffer, const uint16 *masks)
+remove_dead_rows(Vacuum *vacuum, Buffer buffer, const uint64 *masks)
 {
     BlockNumber block = BufferGetBlockNumber(buffer);
     RuhnswChange change;
@@ -139,101 +160,184 @@ remove_dead_rows(Vacuum *vacuum, Buffer buffer, const uint16 *masks)
 
     ruhnsw_change_begin(&change, vacuum->index, false);
     page = ruhnsw_change_page(&change, buffer);
-    for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= PageGetMaxOffsetNumber(page);
+         offset++) {
+        uint16 *count = NULL;
+        ItemPointerData *tids;
         RuhnswNode *node;
         int kept = 0;
 
         if (masks[offset] == 0)
             continue;
+        tids = rows_at(vacuum, page, block, offset, &count);
+        for (int i = 0; i < *count; i++)
+            if (!(masks[offset] & (UINT64CONST(1) << i)))
+                tids[kept++] = tids[i];
+        memset(&tids[kept], 0, sizeof(ItemPointerData) * (*count - kept));
+        *count = kept;
         node = node_at(vacuum, page, block, offset);
-        for (int i = 0; i < node->tid_count; i++)
-            if (!(masks[offset] & (1 << i)))
-                node->tids[kept++] = node->tids[i];
-        memset(&node->tids[kept], 0, sizeof(ItemPointerData) * (node->tid_count - kept));
-        node->tid_count = kept;
-        if (kept == 0) {
+        if (node == NULL || node->more != 0)
+            vacuum->chains = true;
+        else if (kept == 0)
             node->flags |= RUHNSW_NODE_DEAD;
-            vacuum->dead_seen++;
-        }
     }
     ruhnsw_change_commit(&change);
 }
 
-/* Frees one unlinked node of the locked page that nobody can stand on; false when there is none.
- * *waiting gets how many there are that somebody might. */
+/* Whether no rows tuple of the locked node has a row left. */
 static bool
-free_one_node(Vacuum *vacuum, Buffer buffer, int *waiting)
+chain_is_empty(Vacuum *vacuum, uint64 ref, uint64 position)
+{
+    while (position != 0) {
+        Buffer buffer;
+        RuhnswRows *rows;
+        int count;
+
+        buffer = ruhnsw_read(vacuum->index, ruhnsw_ref_block(position), BUFFER_LOCK_SHARE);
+        rows = ruhnsw_get_rows(vacuum->index, BufferGetPage(buffer), position, ref);
+        if (rows == NULL)
+            ruhnsw_corrupt(vacuum->index, ruhnsw_ref_block(ref),
+                           "the further rows of a node are missing");
+        count = rows->count;
+        position = rows->next;
+        UnlockReleaseBuffer(buffer);
+        if (count > 0)
+            return false;
+    }
+    return true;
+}
+
+/* Marks the nodes of the locked page that lost all rows, those of their chains included. */
+static void
+mark_empty_nodes(Vacuum *vacuum, Buffer buffer)
 {
     BlockNumber block = BufferGetBlockNumber(buffer);
     Page page = BufferGetPage(buffer);
 
-    *waiting = 0;
     for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
         RuhnswNode *node = node_at(vacuum, page, block, offset);
-        Buffer links_buffer = buffer;
-        ItemPointerData where;
         RuhnswChange change;
-        Page links_page;
 
-        if (node == NULL || !(node->flags & RUHNSW_NODE_UNLINKED))
+        if (node == NULL || (node->flags & RUHNSW_NODE_DEAD) || node->tid_count > 0 ||
+            !chain_is_empty(vacuum, ruhnsw_ref(node->generation, block, offset), node->more))
             continue;
-        if (!GlobalVisCheckRemovableFullXid(NULL, FullTransactionIdFromU64(node->unlinked_at))) {
-            (*waiting)++;
-            continue;
-        }
-        where = node->links;
-        if (ItemPointerGetBlockNumber(&where) != block)
-            links_buffer = ruhnsw_read(vacuum->index, ItemPointerGetBlockNumber(&where),
-                                       BUFFER_LOCK_EXCLUSIVE);
         ruhnsw_change_begin(&change, vacuum->index, false);
-        page = ruhnsw_change_page(&change, buffer);
-        links_page = links_buffer == buffer ? page : ruhnsw_change_page(&change, links_buffer);
-        PageIndexTupleDeleteNoCompact(page, offset);
-        PageIndexTupleDeleteNoCompact(links_page, ItemPointerGetOffsetNumber(&where));
-        ruhnsw_trailer(page)->generation++;
+        node = node_at(vacuum, ruhnsw_change_page(&change, buffer), block, offset);
+        node->flags |= RUHNSW_NODE_DEAD;
         ruhnsw_change_commit(&change);
-        if (links_buffer != buffer) {
-            RecordPageWithFreeSpace(vacuum->index, ItemPointerGetBlockNumber(&where),
-                                    PageGetExactFreeSpace(BufferGetPage(links_buffer)));
-            UnlockReleaseBuffer(links_buffer);
-        }
-        return true;
     }
-    return false;
 }
 
+/* Frees the first rows tuple of a node of the locked page. */
+static void
+free_chain_head(Vacuum *vacuum, Buffer buffer, uint64 ref, uint64 position)
+{
+    Buffer side = ruhnsw_read(vacuum->index, ruhnsw_ref_block(position), BUFFER_LOCK_EXCLUSIVE);
+    RuhnswRows *rows = ruhnsw_get_rows(vacuum->index, BufferGetPage(side), position, ref);
+    RuhnswChange change;
+    RuhnswNode *node;
+
+    if (rows == NULL)
+        ruhnsw_corrupt(vacuum->index, ruhnsw_ref_block(ref),
+                       "the further rows of a node are missing");
+    ruhnsw_change_begin(&change, vacuum->index, false);
+    node = ruhnsw_get_node(vacuum->index, ruhnsw_change_page(&change, buffer), ref,
+                           vacuum->writer.graph.meta.dim);
+    node->more = rows->next;
+    PageIndexTupleDeleteNoCompact(ruhnsw_change_page(&change, side), ruhnsw_ref_offset(position));
+    ruhnsw_change_commit(&change);
+    UnlockReleaseBuffer(side);
+}
+
+/* Frees an unlinked node of the locked page, its links and its rows tuples. */
+static void
+free_node(Vacuum *vacuum, Buffer buffer, OffsetNumber offset)
+{
+    BlockNumber block = BufferGetBlockNumber(buffer);
+    RuhnswNode *node = node_at(vacuum, BufferGetPage(buffer), block, offset);
+    ItemPointerData where = node->links;
+    uint64 ref = ruhnsw_ref(node->generation, block, offset);
+    bool apart = ItemPointerGetBlockNumber(&where) != block;
+    Buffer links_buffer = buffer;
+    RuhnswChange change;
+    Page page;
+
+    while (node->more != 0)
+        free_chain_head(vacuum, buffer, ref, node->more);
+    if (apart)
+        links_buffer =
+            ruhnsw_read(vacuum->index, ItemPointerGetBlockNumber(&where), BUFFER_LOCK_EXCLUSIVE);
+    if (ruhnsw_get_links(vacuum->index, BufferGetPage(links_buffer), &where, ref,
+                         vacuum->writer.graph.meta.m) == NULL)
+        ruhnsw_corrupt(vacuum->index, block, "the links of the node at offset %u are missing",
+                       offset);
+    ruhnsw_change_begin(&change, vacuum->index, false);
+    page = ruhnsw_change_page(&change, buffer);
+    PageIndexTupleDeleteNoCompact(page, offset);
+    ruhnsw_trailer(page)->generation++;
+    if (apart)
+        page = ruhnsw_change_page(&change, links_buffer);
+    PageIndexTupleDeleteNoCompact(page, ItemPointerGetOffsetNumber(&where));
+    ruhnsw_change_commit(&change);
+    if (apart)
+        UnlockReleaseBuffer(links_buffer);
+}
+
+/* Frees the unlinked nodes of the locked page that nobody can stand on, and remembers where there
+ * is room: of NODES pages in the free space map, of SIDE pages the one with the most. */
 static void
 free_nodes(Vacuum *vacuum, Buffer buffer)
 {
+    BlockNumber block = BufferGetBlockNumber(buffer);
     Page page = BufferGetPage(buffer);
     bool freed = PageIsNew(page);
-    int waiting;
 
-    while (free_one_node(vacuum, buffer, &waiting))
-        freed = true;
-    vacuum->unlinked += waiting;
-    if (freed)
-        RecordPageWithFreeSpace(vacuum->index, BufferGetBlockNumber(buffer),
-                                PageIsNew(page) ? RUHNSW_PAGE_CAPACITY
-                                                : PageGetExactFreeSpace(page));
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+        RuhnswNode *node = node_at(vacuum, page, block, offset);
+
+        if (node == NULL || !(node->flags & RUHNSW_NODE_UNLINKED))
+            continue;
+        if (GlobalVisCheckRemovableFullXid(NULL, FullTransactionIdFromU64(node->unlinked_at))) {
+            free_node(vacuum, buffer, offset);
+            freed = true;
+        } else {
+            vacuum->unlinked++;
+        }
+    }
+    if (PageIsNew(page))
+        RecordPageWithFreeSpace(vacuum->index, block, RUHNSW_PAGE_CAPACITY);
+    else if (freed)
+        RecordPageWithFreeSpace(vacuum->index, block, PageGetExactFreeSpace(page));
+    else if (ruhnsw_trailer(page)->kind == RUHNSW_PAGE_SIDE &&
+             PageGetExactFreeSpace(page) > vacuum->side_room) {
+        vacuum->side_room = PageGetExactFreeSpace(page);
+        vacuum->side_block = block;
+    }
 }
 
 static void
 remove_rows(Vacuum *vacuum)
 {
-    uint16 *masks = palloc(sizeof(uint16) * (MaxOffsetNumber + 1));
+    uint64 *masks = palloc(sizeof(uint64) * (MaxOffsetNumber + 1));
 
     for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < RelationGetNumberOfBlocks(vacuum->index);
          block++) {
         Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_EXCLUSIVE);
         Page page = BufferGetPage(buffer);
 
-        if (find_dead_rows(vacuum, page, block, masks))
+        if (!PageIsNew(page) && find_dead_rows(vacuum, page, block, masks))
             remove_dead_rows(vacuum, buffer, masks);
         free_nodes(vacuum, buffer);
         UnlockReleaseBuffer(buffer);
     }
     pfree(masks);
+    for (BlockNumber block = RUHNSW_FIRST_BLOCK;
+         vacuum->chains && block < RelationGetNumberOfBlocks(vacuum->index); block++) {
+        Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_EXCLUSIVE);
+
+        mark_empty_nodes(vacuum, buffer);
+        UnlockReleaseBuffer(buffer);
+    }
 }
 
 /* ---- the dead nodes of this round ---- */
@@ -482,6 +586,15 @@ mark_unlinked(Vacuum *vacuum)
     }
 }
 
+/* Leaves what the next vacuum and the next inserts should know on the meta page. */
+static void
+finish(Vacuum *vacuum)
+{
+    ruhnsw_set_unlinked(vacuum->index, vacuum->unlinked);
+    if (vacuum->side_room > 0)
+        ruhnsw_set_side_block(vacuum->index, vacuum->side_block, false);
+}
+
 IndexBulkDeleteResult *
 ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
                    IndexBulkDeleteCallback callback, void *callback_state)
@@ -497,17 +610,17 @@ ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
     ruhnsw_writer_open(&vacuum.writer, info->index, false);
 
     remove_rows(&vacuum);
-    if (vacuum.dead_seen > 0) {
+    if (collect_dead(&vacuum)) {
         wait_for_inserts(&vacuum);
         replace_entry(&vacuum);
-        while (collect_dead(&vacuum)) {
+        do {
             repair_links(&vacuum);
             mark_unlinked(&vacuum);
-        }
-        hash_destroy(vacuum.dead);
+        } while (collect_dead(&vacuum));
         ruhnsw_connect(&vacuum.writer, info->strategy);
     }
-    ruhnsw_set_unlinked(vacuum.index, vacuum.unlinked);
+    hash_destroy(vacuum.dead);
+    finish(&vacuum);
     ruhnsw_writer_close(&vacuum.writer);
     return stats;
 }
@@ -527,7 +640,7 @@ free_unlinked(IndexVacuumInfo *info)
             free_nodes(&vacuum, buffer);
             UnlockReleaseBuffer(buffer);
         }
-        ruhnsw_set_unlinked(info->index, vacuum.unlinked);
+        finish(&vacuum);
         IndexFreeSpaceMapVacuum(info->index);
     }
     ruhnsw_writer_close(&vacuum.writer);

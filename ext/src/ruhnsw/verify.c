@@ -2,12 +2,13 @@
  * verify.c - ruvector_index_verify: checks an index against the rules of its format.
  *
  * Checked: the frame of every page; bounds, sizes and flags of every tuple; that every node has its
- * links tuple and every links tuple its node; that links are in bounds, unique, not to the node
- * itself, not to vanished nodes or to nodes below their level; that unlinked nodes have no links to
- * them from live ones; vectors finite, and of unit length under cosine, within the norm bound;
- * the entry point; that every live node can be reached from it over layer 0. With heapallindexed
- * also: that every row of the table which should be in the index is there (by a Bloom filter of the
- * rows in the index, so a missing row goes unnoticed with a chance of about 2%).
+ * links tuple and its chain of rows tuples, and every such tuple its node; that links are in
+ * bounds, unique, not to the node itself, not to vanished nodes or to nodes below their level; that
+ * unlinked nodes have no links to them from live ones; vectors finite, and of unit length under
+ * cosine, within the norm bound; the entry point; that every live node can be reached from it over
+ * layer 0. With heapallindexed also: that every row of the table which should be in the index is
+ * there (by a Bloom filter of the rows in the index, so a missing row goes unnoticed with a chance
+ * of about 2%).
  *
  * "error" means that the index breaks a rule, "warning" that it works but not as well as it should
  * (a node that a search cannot reach is an error: its rows cannot be found).
@@ -46,6 +47,8 @@ typedef struct Verifier {
     uint64 findings;
     uint64 *links;
     bloom_filter *rows; /* of the nodes, for heapallindexed; else NULL */
+    uint64 chained;     /* rows tuples that nodes name */
+    uint64 rows_tuples; /* rows tuples there are */
 } Verifier;
 
 static void finding(Verifier *verifier, const char *severity, BlockNumber block, const char *format,
@@ -118,19 +121,39 @@ check_vector(Verifier *verifier, BlockNumber block, OffsetNumber offset, const R
                 meta->max_norm);
 }
 
+/* The rows of one tuple. */
 static void
-check_rows(Verifier *verifier, BlockNumber block, OffsetNumber offset, const RuhnswNode *node)
+check_tids(Verifier *verifier, BlockNumber block, OffsetNumber offset, const ItemPointerData *tids,
+           int count)
 {
-    for (int i = 0; i < node->tid_count; i++) {
-        if (!ItemPointerIsValid(&node->tids[i]))
-            finding(verifier, "error", block, "row %d of the node at offset %u is not valid", i + 1,
-                    offset);
+    for (int i = 0; i < count; i++) {
+        if (!ItemPointerIsValid(&tids[i]))
+            finding(verifier, "error", block, "row %d of the tuple at offset %u is not valid",
+                    i + 1, offset);
         for (int j = 0; j < i; j++)
-            if (ItemPointerEquals((ItemPointer)&node->tids[i], (ItemPointer)&node->tids[j]))
-                finding(verifier, "error", block, "the node at offset %u has a row twice", offset);
+            if (ItemPointerEquals((ItemPointer)&tids[i], (ItemPointer)&tids[j]))
+                finding(verifier, "error", block, "the tuple at offset %u has a row twice", offset);
         if (verifier->rows)
-            bloom_add_element(verifier->rows, (unsigned char *)&node->tids[i],
-                              sizeof(ItemPointerData));
+            bloom_add_element(verifier->rows, (unsigned char *)&tids[i], sizeof(ItemPointerData));
+    }
+}
+
+/* Follows a node's chain of rows tuples. */
+static void
+check_chain(Verifier *verifier, uint64 ref, const RuhnswNode *node)
+{
+    ItemPointerData tids[RUHNSW_CHAIN_TIDS];
+    uint64 position = node->more;
+    uint64 bound = (uint64)RelationGetNumberOfBlocks(verifier->index) * BLCKSZ / sizeof(RuhnswRows);
+
+    while (position != 0 && position != RUHNSW_ROWS_END) {
+        if (!ruhnsw_ref_in_file(verifier->index, position) || verifier->chained > bound) {
+            finding(verifier, "error", ruhnsw_ref_block(ref),
+                    "the further rows of the node at offset %u do not end", ruhnsw_ref_offset(ref));
+            return;
+        }
+        verifier->chained++;
+        ruhnsw_next_rows(&verifier->graph, ref, &position, tids);
     }
 }
 
@@ -213,7 +236,8 @@ check_node(Verifier *verifier, Page page, BlockNumber block, OffsetNumber offset
                 "the node at offset %u has level %u, above the entry point's %d", offset,
                 node->level, meta->entry_level);
     check_vector(verifier, block, offset, node);
-    check_rows(verifier, block, offset, node);
+    check_tids(verifier, block, offset, node->tids, node->tid_count);
+    check_chain(verifier, ref, node);
     check_node_links(verifier, ref, node);
     if (!(node->flags & RUHNSW_NODE_DEAD) && verifier->reach &&
         !ruhnsw_reached(verifier->reach, ref))
@@ -241,6 +265,22 @@ check_links_tuple(Verifier *verifier, BlockNumber block, OffsetNumber offset,
 }
 
 static void
+check_rows_tuple(Verifier *verifier, BlockNumber block, OffsetNumber offset, const RuhnswRows *rows,
+                 Size size)
+{
+    const char *problem = ruhnsw_check_rows(rows, size);
+
+    verifier->rows_tuples++;
+    if (problem)
+        finding(verifier, "error", block, "%s (offset %u)", problem, offset);
+    else if (!ruhnsw_ref_in_file(verifier->index, rows->owner) ||
+             !ruhnsw_load_node(&verifier->graph, rows->owner, NULL, NULL, NULL))
+        finding(verifier, "error", block, "the rows tuple at offset %u belongs to no node", offset);
+    else
+        check_tids(verifier, block, offset, rows->tids, rows->count);
+}
+
+static void
 check_page(Verifier *verifier, Page page, BlockNumber block)
 {
     RuhnswPageKind kind = ruhnsw_trailer(page)->kind;
@@ -256,6 +296,8 @@ check_page(Verifier *verifier, Page page, BlockNumber block)
             check_node(verifier, page, block, offset, (RuhnswNode *)item, size);
         else if (*item == RUHNSW_TUPLE_LINKS)
             check_links_tuple(verifier, block, offset, (RuhnswLinks *)item, size);
+        else if (*item == RUHNSW_TUPLE_ROWS && kind == RUHNSW_PAGE_SIDE)
+            check_rows_tuple(verifier, block, offset, (RuhnswRows *)item, size);
         else
             finding(verifier, "error", block, "the tuple at offset %u has type %u", offset, *item);
     }
@@ -302,6 +344,10 @@ verify(Verifier *verifier)
         if (!PageIsNew((Page)copy->data))
             check_page(verifier, (Page)copy->data, block);
     }
+    if (verifier->chained != verifier->rows_tuples)
+        finding(verifier, "error", InvalidBlockNumber,
+                "nodes name " UINT64_FORMAT " rows tuples, there are " UINT64_FORMAT,
+                verifier->chained, verifier->rows_tuples);
 }
 
 static void
