@@ -167,8 +167,10 @@ describe("the beam", function()
       local graph = line(50, function(node) return node < 49 end)
       local beam = line_beam(graph)
       beam:start({ window = 1, ef = 3, max_distances = 5 }, 0, 0)
+      assert.same({ 49 }, (beam:window()))
+      assert.equal(1, beam:stats().windows)
       local nodes, status = drain(beam)
-      assert.same({ 49 }, nodes)
+      assert.same({}, nodes)
       assert.equal(lib.RV_ERR_NOTFOUND, status)
    end)
 
@@ -273,7 +275,7 @@ describe("entry points of the beam", function()
       local random = ffi.new("rv_prng")
       lib.rv_prng_seed(random, 3)
       for node = 0, graph.count - 1 do ids[node] = lib.rv_prng_next(random) end
-      ids[0], ids[1], ids[2] = ffi.cast("uint64_t", -1), 0ULL, 1ULL
+      ids[0], ids[1], ids[2] = 0xFFFFFFFFFFFFFFFFULL, 0ULL, 1ULL
       for node = 0, graph.count - 1 do numbers[tostring(ids[node])] = node end
       graph.id = function(node) return ids[node] end
       graph.number = function(id) return numbers[tostring(id)] end

@@ -168,11 +168,14 @@ describe("an HNSW graph", function()
       assert.same(describe_model(model.build(rows, 250, options)), describe_graph(build(options, rows, 250)))
    end)
 
-   it("is so where vectors repeat", function()
-      local options = options_of({ dim = 2, m = 3, ef_construction = 30 })
-      local rows = random_rows(200, options.dim, 5)
-      for i = 0, 200 * options.dim - 1 do rows[i] = math.floor(rows[i] * 2) end
-      check_sound(build(options, rows, 200), options)
+   it("is so where distances are tied", function()
+      -- every search finds all nodes, so that the order of ties in the search does not matter
+      for seed = 1, 5 do
+         local options = options_of({ dim = 2, m = 4, ef_construction = 100, seed = seed })
+         local rows = random_rows(70, options.dim, seed)
+         for i = 0, 70 * options.dim - 1 do rows[i] = math.floor(rows[i] * 3) end
+         assert.same(describe_model(model.build(rows, 70, options)), describe_graph(build(options, rows, 70)))
+      end
    end)
 
    it("is equal for equal seeds, and another for another", function()

@@ -217,6 +217,24 @@ describe("a deep trace", function()
       end
    end)
 
+   it("counts no ef for dead nodes that come before the first live one, as the search does", function()
+      -- a line of nodes at growing distances, of which the first twenty are dead
+      local graph = random_graph(1, { count = 40, levels = 0 })
+      for node = 0, 39 do
+         graph.distances[node], graph.dead[node] = 1 + node, node < 20
+         graph.links[0][node] = { node < 39 and node + 1 or nil }
+      end
+      local beam = proximity.beam(proximity.interface(graph), lib.rv_metric_map_make(lib.RV_METRIC_L2, 0, 0))
+      local limits = { k = 2, max_slack = 100, max_ef = 100, max_distances = 0 }
+      local truth = { 21, 22 }
+      local efforts = beam:trace(limits, 0, 0, truth)
+      assert.equal(2, efforts[1].ef)
+      assert.equal(21, efforts[2].ef)
+      graph.entry = 0
+      assert.equal(2, found_by(beam, graph, { window = 2, slack = 10, ef = 21 }, truth, 0))
+      assert.equal(1, found_by(beam, graph, { window = 2, slack = 10, ef = 20 }, truth, 0))
+   end)
+
    it("takes a truth that was rounded otherwise", function()
       each_trace({ graph = { degree = 8, dead = 0 } }, function(graph, beam, truth, efforts, where)
          local rounded = {}
