@@ -120,6 +120,30 @@ end
 local STATS = [[SELECT * FROM ruvector_learning_stats('packages')
    WHERE index = 'packages_embedding'::regclass]]
 
+-- Waits until every training query has been looked at and what it taught is published. A search that
+-- the ring could not hold counts as looked at: it is lost, and the figures below say so.
+local function wait_for_learning(db, server)
+   local progress = terminal.progress("the worker learns")
+   local function learned()
+      local stats = db:row(STATS)
+      if stats.state == "failing" then error("learning fails: " .. stats.last_error, 0) end
+      local lost = stats.ring_dropped + stats.ring_lost + stats.ring_torn
+      local seen = ("%s, %d searches judged, %d patterns"):format(stats.state, stats.judged,
+         stats.patterns)
+      progress:show(stats.trajectories - stats.pending, TRAIN_QUERIES, seen)
+      return stats.trajectories + lost >= TRAIN_QUERIES and stats.state == "learned" and stats, seen
+   end
+   local ok, result = pcall(clock.wait_until, "the worker to learn from every training query",
+      LEARNING_LIMIT, learned, 0.2)
+   if not ok then
+      error(("%s\nThe end of the server's log:\n%s"):format(tostring(result), server:log_tail()), 0)
+   end
+   progress:done(("learned: %s searches seen, %s judged by exact neighbours, %d patterns"):format(
+      thousands(result.trajectories), thousands(result.judged), result.patterns))
+   result.seconds_per_1000 = result.learning_seconds / (result.trajectories / 1000)
+   return result
+end
+
 local function learn(server, data)
    terminal.heading("3. Learning")
    local db = server:connect()
@@ -130,20 +154,7 @@ local function learn(server, data)
    }
    measure.count(searchers, 0, TRAIN_QUERIES - 1, function(done, total) progress:show(done, total) end)
    progress:done(("ran %s training queries"):format(thousands(TRAIN_QUERIES)))
-   progress = terminal.progress("the worker learns")
-   local ok, err = pcall(clock.wait_until, "the worker to learn from every training query",
-      LEARNING_LIMIT, function()
-         local stats = db:row(STATS)
-         local judged = stats and stats.trajectories_judged or 0
-         local seen = stats and ("%s recorded, %s judged, %s patterns"):format(
-            stats.trajectories_recorded, stats.trajectories_judged, stats.patterns)
-         progress:show(judged, TRAIN_QUERIES, seen)
-         return stats and judged >= TRAIN_QUERIES and stats.patterns > 0, seen
-      end, 0.1)
-   if not ok then error(("%s\nThe end of the server's log:\n%s"):format(err, server:log_tail()), 0) end
-   local stats = db:row(STATS)
-   progress:done(("learned %s patterns"):format(stats.patterns))
-   return stats
+   return wait_for_learning(db, server)
 end
 
 -- ---- (4) after ---------------------------------------------------------------------------------
@@ -210,35 +221,45 @@ local function print_table(default, results, stats)
       :format(stats.seconds_per_1000, thousands(stats.bank_bytes), thousands(stats.shared_memory_bytes)))
 end
 
+local function rounded(value, digits)
+   local unit = 10 ^ digits
+   return math.floor(value * unit + 0.5) / unit
+end
+
+-- The fields of one measurement, their names prefixed, added to the object `out`.
+local function put_measurement(out, prefix, m)
+   out[prefix .. "recall"] = rounded(m.recall, 5)
+   out[prefix .. "distances"], out[prefix .. "pages"] = rounded(m.distances, 1), rounded(m.pages, 1)
+   out[prefix .. "p50_ms"], out[prefix .. "p99_ms"] = rounded(m.p50, 4), rounded(m.p99, 4)
+   return out
+end
+
+local JSON_ORDER = { "rows", "dimensions", "train_queries", "test_queries", "default_ef",
+   "default_recall", "default_distances", "default_pages", "default_p50_ms", "default_p99_ms",
+   "targets", "target", "recall", "distances", "pages", "p50_ms", "p99_ms", "static_ef",
+   "static_recall", "static_distances", "static_pages", "static_p50_ms", "static_p99_ms",
+   "distances_ratio", "time_ratio", "learning_seconds_per_1000_queries", "bank_bytes",
+   "shared_memory_bytes", "phase_seconds" }
+
 local function write_json(path, data, default, results, stats, phases)
-   local targets = {}
+   local targets, seconds = {}, {}
    for i, r in ipairs(results) do
-      targets[i] = {
-         target = r.target, recall = r.adaptive.recall, distances = r.adaptive.distances,
-         pages = r.adaptive.pages, p50_ms = r.adaptive.p50, p99_ms = r.adaptive.p99,
-         static_ef = r.ef_search, static_recall = r.static.recall,
-         static_distances = r.static.distances, static_pages = r.static.pages,
-         static_p50_ms = r.static.p50, static_p99_ms = r.static.p99,
-         distances_ratio = r.adaptive.distances / r.static.distances,
-         time_ratio = r.adaptive.p50 / r.static.p50,
-      }
+      targets[i] = put_measurement(put_measurement({
+         target = r.target, static_ef = r.ef_search,
+         distances_ratio = rounded(r.adaptive.distances / r.static.distances, 4),
+         time_ratio = rounded(r.adaptive.p50 / r.static.p50, 4),
+      }, "", r.adaptive), "static_", r.static)
    end
-   local document = {
+   for name, value in pairs(phases) do seconds[name] = rounded(value, 2) end
+   local document = put_measurement({
       rows = data.rows.count, dimensions = data.rows.dim, train_queries = TRAIN_QUERIES,
       test_queries = data.queries.count - TRAIN_QUERIES, default_ef = DEFAULT_EF_SEARCH,
-      default_recall = default.recall, default_distances = default.distances,
-      default_pages = default.pages, default_p50_ms = default.p50, default_p99_ms = default.p99,
-      targets = targets, learning_seconds_per_1000_queries = stats.seconds_per_1000,
+      targets = targets, learning_seconds_per_1000_queries = rounded(stats.seconds_per_1000, 4),
       bank_bytes = stats.bank_bytes, shared_memory_bytes = stats.shared_memory_bytes,
-      phase_seconds = phases,
-   }
-   local order = { "rows", "dimensions", "train_queries", "test_queries", "default_ef", "default_recall",
-      "default_distances", "default_pages", "default_p50_ms", "default_p99_ms", "targets", "target",
-      "recall", "distances", "pages", "p50_ms", "p99_ms", "static_ef", "static_recall", "static_distances",
-      "static_pages", "static_p50_ms", "static_p99_ms", "distances_ratio", "time_ratio",
-      "learning_seconds_per_1000_queries", "bank_bytes", "shared_memory_bytes", "phase_seconds" }
+      phase_seconds = seconds,
+   }, "default_", default)
    local file = assert(io.open(path, "w"))
-   file:write(json.encode(document, { indent = true, keyorder = order }), "\n")
+   file:write(json.encode(document, { indent = true, keyorder = JSON_ORDER }), "\n")
    file:close()
 end
 

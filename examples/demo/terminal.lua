@@ -35,7 +35,9 @@ Progress.__index = Progress
 
 --- A progress line. what: what is going on, for example "learning".
 function M.progress(what)
-   return setmetatable({ what = what, started = clock.now(), drawn = 0 }, Progress)
+   local now = clock.now()
+   return setmetatable({ what = what, started = now, counting_since = now, last = 0, drawn = 0 },
+      Progress)
 end
 
 local function duration(seconds)
@@ -44,9 +46,12 @@ local function duration(seconds)
 end
 
 --- Shows done of total (both numbers; total 0 when it is not known yet) and, when given, a note.
--- Redraws at most ten times a second, elsewhere than on a terminal every ten seconds.
+-- When done falls, another round of the same work has begun, with its own time left. Redraws at most
+-- ten times a second, elsewhere than on a terminal every ten seconds.
 function Progress:show(done, total, note)
    local now = clock.now()
+   if done < self.last then self.counting_since = now end
+   self.last = done
    if now - self.drawn < (on_terminal and 0.1 or 10) then return end
    if self.drawn == 0 and not on_terminal then
       self.drawn = now -- the first line of a log comes after ten seconds
@@ -57,7 +62,7 @@ function Progress:show(done, total, note)
    if total > 0 then
       text = text .. ("%s of %s"):format(M.thousands(done), M.thousands(total))
       if done > 0 and done < total then
-         local left = (now - self.started) * (total - done) / done
+         local left = (now - self.counting_since) * (total - done) / done
          text = text .. (", about %s left"):format(duration(left))
       end
    else

@@ -1,13 +1,18 @@
 -- sweep.lua - the best single ef_search for a recall: the baseline that a person would find by
 -- sweeping ef_search by hand, with the test queries as hindsight.
 --
--- Doubling brackets the recall, then the bracket is narrowed until the least ef_search that reaches
--- it is found: next values come from interpolation (log of the misses against log of ef_search is
--- nearly a line), or from halving when interpolation stalls. Every measured point serves all goals.
+-- Doubling brackets the recall. The next value comes from interpolation (log of the misses against
+-- log of ef_search is nearly a line), so it lands close; growing steps from there find the other
+-- side, and halving ends it: the least ef_search that reaches the recall is then known, above 100
+-- to within one percent. Every measured point serves all goals.
 
 local M = {}
 
 local LIMIT = 10000 -- the largest ruvector.ef_search
+local PRECISION = 0.01
+
+-- How close to the least ef_search is close enough.
+local function precision(ef) return math.max(1, math.floor(PRECISION * ef)) end
 
 -- Where the line through two measured points meets the recall: strictly between low and high.
 local function interpolate(points, low, high, recall)
@@ -18,7 +23,8 @@ local function interpolate(points, low, high, recall)
    return math.min(high - 1, math.max(low + 1, math.floor(guess + 0.5)))
 end
 
---- Finds, for each goal in ascending order, the least ef_search whose measured recall reaches it.
+--- Finds, for each goal in ascending order, the least ef_search (within PRECISION) whose measured
+-- recall reaches it.
 -- start: the first ef_search, a guess from below; measure(ef) returns {recall, ...}. Returns an array of
 -- {ef_search, measured} in the order of the goals, and how many measurements it took.
 function M.find(goals, start, measure)
@@ -44,25 +50,32 @@ function M.find(goals, start, measure)
       return low, high
    end
 
-   local function least(goal)
-      local low, high = bracket(goal)
-      while not high do
-         local ef = math.min(LIMIT, (low or start / 2) * 2)
+   -- Measures until the recall lies between two measured points, or high is as low as it can be.
+   local function enclose(goal)
+      while true do
+         local low, high = bracket(goal)
+         if low and high or high == 1 then return low or 0, high end
+         local ef = high and math.floor(high / 2) or low and math.min(LIMIT, low * 2) or start
          if at(ef).recall < goal and ef == LIMIT then
             error(("no ef_search up to %d reaches recall %.3f"):format(LIMIT, goal), 0)
          end
-         low, high = bracket(goal)
       end
-      low = low or 0
-      local halve = false
-      while high - low > 1 do
-         local ef = math.floor((low + high) / 2)
-         if not halve and points[low] and high - low > 4 then
-            ef = interpolate(points, low, high, goal)
+   end
+
+   local function least(goal)
+      local low, high = enclose(goal)
+      local ef, step, first_side
+      while high - low > precision(high) do
+         ef = ef or interpolate(points, low, high, goal)
+         local reached = at(ef).recall >= goal
+         if reached then high = ef else low = ef end
+         if first_side == nil then
+            first_side, step = reached, precision(ef)
+         elseif step then
+            step = reached == first_side and 2 * step or nil
          end
-         local before = high - low
-         if at(ef).recall >= goal then high = ef else low = ef end
-         halve = high - low > before / 2
+         ef = step and (reached and high - step or low + step) or 0
+         if ef <= low or ef >= high then ef = math.floor((low + high) / 2) end
       end
       return { ef_search = high, measured = at(high) }
    end
