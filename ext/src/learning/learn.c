@@ -159,6 +159,7 @@ take_batch(RuvIndexState *state, int limit, RuvSample **batch)
     state->candidates = rest;
     MemoryContextSwitchTo(former);
     state->candidates_seen = (uint64)list_length(state->candidates);
+    state->in_flight = count;
     return count;
 }
 
@@ -179,6 +180,7 @@ pass(RuvIndexState *state, Relation table, Relation index)
     int done = ruv_trace_batch(state, table, index, batch, count);
 
     put_back(state, batch + done, count - done);
+    state->in_flight = done;
     take_samples(state, batch, done);
     state->next_pass = TimestampTzPlusMilliseconds(
         GetCurrentTimestamp(), (ruv_processor_seconds() - started) * 1000 * RUV_SPREAD);
@@ -279,6 +281,7 @@ ruv_learn_round(RuvIndexState *state, bool force)
     pgstat_report_activity(STATE_IDLE, NULL);
     if (!opened)
         return false;
+    state->in_flight = 0;
     mark_stored(state);
     if (state->bank_changed && state->bank != NULL) {
         ruv_publish_bank(state->slot, state->index_oid, state->bank);

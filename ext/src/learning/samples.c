@@ -153,7 +153,8 @@ ruv_state_publish_figures(RuvIndexState *state)
     if (slot->index_oid != state->index_oid)
         return;
     pg_atomic_write_u64(&slot->trajectories, state->trajectories);
-    pg_atomic_write_u64(&slot->waiting, (uint64)list_length(state->candidates));
+    pg_atomic_write_u64(&slot->waiting,
+                        (uint64)(list_length(state->candidates) + state->in_flight));
     pg_atomic_write_u64(&slot->undistilled, state->undistilled);
     pg_atomic_write_u64(&slot->learning_us, (uint64)(state->learning_seconds * 1e6));
 }

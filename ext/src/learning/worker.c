@@ -53,6 +53,15 @@
 
 RuvWorker ruv_worker;
 
+/* Records that wait for their index to be loaded; further ones are dropped. */
+#define RUV_MAX_PARKED 1024
+
+typedef struct ParkedRecord {
+    size_t size;
+    char bytes[FLEXIBLE_ARRAY_MEMBER] pg_attribute_aligned(8);
+} ParkedRecord;
+
+static List *parked_records = NIL;
 static bool relations_changed = true;
 static bool lacks_index = false; /* an index was locked when it should be loaded */
 static TimestampTz rest_until = 0;
@@ -208,6 +217,7 @@ unload_state(RuvIndexState *state)
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;
+    state->in_flight = 0;
     state->sampled = 0;
     state->undistilled = 0;
     state->distilled_samples = 0;
@@ -386,7 +396,8 @@ synchronisation_due(void)
 
 /* ---- the ring ------------------------------------------------------------------------------ */
 
-static void
+/* False: of an index of this database that is not loaded, perhaps not yet. */
+static bool
 observe(const char *record, size_t size)
 {
     const rv_trajectory *head;
@@ -396,10 +407,47 @@ observe(const char *record, size_t size)
 
     if (rv_trajectory_view(record, size, &head, &query, &hits, NULL) != RV_OK ||
         head->database_oid != MyDatabaseId)
-        return;
+        return true;
     state = find_state(head->index_oid);
-    if (state != NULL && state->loaded)
-        ruv_state_observe(state, head, query, hits);
+    if (state == NULL || !state->loaded)
+        return false;
+    ruv_state_observe(state, head, query, hits);
+    return true;
+}
+
+/* A record that came before its index was loaded: learning was enabled a moment ago. It waits for
+ * the configuration to be read. */
+static void
+park(const char *record, size_t size)
+{
+    MemoryContext former = MemoryContextSwitchTo(ruv_worker.context);
+    ParkedRecord *parked;
+
+    if (list_length(parked_records) < RUV_MAX_PARKED) {
+        parked = palloc(offsetof(ParkedRecord, bytes) + size);
+        parked->size = size;
+        memcpy(parked->bytes, record, size);
+        parked_records = lappend(parked_records, parked);
+    }
+    relations_changed = true;
+    MemoryContextSwitchTo(former);
+}
+
+/* After the configuration was read: what is still unknown then belongs to no index that learns. */
+static void
+observe_parked(void)
+{
+    List *waiting = parked_records;
+    ListCell *cell;
+
+    parked_records = NIL;
+    foreach (cell, waiting) {
+        ParkedRecord *parked = lfirst(cell);
+
+        if (!observe(parked->bytes, parked->size) && lacks_index)
+            park(parked->bytes, parked->size);
+    }
+    list_free_deep(waiting);
 }
 
 void
@@ -412,8 +460,8 @@ ruv_worker_drain(void)
     ruv_worker.last_drain = GetCurrentTimestamp();
     while (rv_ring_pop(ruv_worker.ring, ruv_worker.record, ruv_worker.record_capacity, &size) ==
            RV_OK)
-        if (!standby)
-            observe(ruv_worker.record, size);
+        if (!standby && !observe(ruv_worker.record, size))
+            park(ruv_worker.record, size);
     foreach (cell, ruv_worker.indexes)
         if (((RuvIndexState *)lfirst(cell))->loaded)
             ruv_state_publish_figures(lfirst(cell));
@@ -669,8 +717,11 @@ ruv_worker_main(Datum database)
         proc_exit(0);
     prepare_worker();
     for (;;) {
-        if (synchronisation_due() && !synchronise() && try_to_retire())
-            proc_exit(0);
+        if (synchronisation_due()) {
+            if (!synchronise() && try_to_retire())
+                proc_exit(0);
+            observe_parked();
+        }
         publish_loaded();
         if (RecoveryInProgress())
             stand_by();

@@ -65,6 +65,7 @@ typedef struct RuvIndexState {
     bool bank_changed;      /* since it was published */
     List *samples;          /* of RuvSample, oldest first */
     List *candidates;       /* of RuvSample */
+    int in_flight;          /* candidates taken for a pass whose round has not ended */
     uint64 candidates_seen; /* since the last round; for the reservoir */
     uint64 sampled;         /* candidates ever taken for this build */
     uint64 adaptive_seen;   /* adaptive searches since usage was last written to the bank */
