@@ -19,21 +19,20 @@ PG_FUNCTION_INFO_V1(ruv_policies);
 static void
 fail_reload(const rv_host_failure *failure)
 {
-    if (failure->file[0] == '\0')
-        ereport(
-            ERROR,
+    char place[sizeof(failure->file) + 32] = "";
+
+    if (failure->file[0] != '\0' && failure->line > 0)
+        snprintf(place, sizeof(place), "%s, line %d: ", failure->file, failure->line);
+    else if (failure->file[0] != '\0')
+        snprintf(place, sizeof(place), "%s: ", failure->file);
+    ereport(ERROR,
             (errcode(ERRCODE_CONFIG_FILE_ERROR),
-             errmsg("the policies were not reloaded: %s", failure->reason),
-             errhint("The former policies stay in use. The directory is ruvector.policy_directory, "
-                     "now \"%s\".",
+             errmsg("the policies were not reloaded: %s%s", place, failure->reason),
+             errdetail("Cause: %s. The former policies stay in use.",
+                       rv_host_cause_name(failure->cause)),
+             errhint("Mend the file and call ruvector_reload_policies() again. The directory is "
+                     "\"%s\" (ruvector.policy_directory).",
                      ruv_policy_directory_path())));
-    ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR),
-                    errmsg("the policies were not reloaded: %s, line %d: %s", failure->file,
-                           failure->line, failure->reason),
-                    errdetail("The %s policy failed its %s.", rv_policy_kind_name(failure->kind),
-                              failure->cause == RV_HOST_SELF_TEST ? "self-test" : "load"),
-                    errhint("The former policies stay in use. Mend the file and call "
-                            "ruvector_reload_policies() again.")));
 }
 
 static void
