@@ -323,7 +323,7 @@ link_back(RuhnswWriter *writer, uint64 ref, int top)
                 accepted++;
         }
     if (accepted == 0)
-        ruhnsw_attach(writer, ref);
+        ruhnsw_attach(writer, ref, true);
     ruhnsw_attach_dropped(writer);
 }
 

@@ -8,21 +8,26 @@
  * done again. So no content lock is held while another page is read, and a stale list never
  * overwrites a newer one: vacuum relies on that to know that a link it removed stays removed.
  *
- * Pruning can cut a node off: a full list must drop somebody, and that node may have had no other
- * link pointing to it. Two measures on layer 0:
- *   before  a node is dropped from a list only if some neighbour of it is seen to link back to it
- *   after   the writer checks again, since that neighbour may have dropped it at the same moment,
- *           and gives it a new link if so (attach_dropped). Whoever drops last sees both.
- * This keeps every node linked, but it is not a proof that all can be reached from the entry point;
- * reach.c makes sure of that at builds and vacuums.
+ * Pruning can cut nodes off: a full list must drop somebody, and that may have been the only way to
+ * some part of the graph. So on layer 0 a node is dropped from a list only when one that stays in
+ * the list links to it: every way that led over the dropped link now leads over that one, and what
+ * could be reached still can. Should several writers drop links at the same moment, each relying on
+ * one that another drops, both see it when they look again afterwards (attach_dropped), and the
+ * link is put back. A vacuum in progress may cut nodes off for a moment; it ends with connecting
+ * them (reach.c).
  */
 #include "ruhnsw/ruhnsw.h"
+
+#include <math.h>
 
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
 /* Times that a list is chosen anew because somebody else changed it; the link is then given up. */
 #define LINK_ATTEMPTS 32
+
+/* Links of a full list that are considered for being dropped, worst first. */
+#define VICTIM_ATTEMPTS 4
 
 void
 ruhnsw_writer_open(RuhnswWriter *writer, Relation index, bool building)
@@ -59,7 +64,8 @@ ruhnsw_writer_open(RuhnswWriter *writer, Relation index, bool building)
     writer->back_links = palloc(links);
     writer->far_links = palloc(links);
     writer->dropped_room = 64;
-    writer->dropped = palloc(sizeof(uint64) * writer->dropped_room);
+    writer->dropped = palloc(sizeof(RuhnswDropped) * writer->dropped_room);
+    writer->distances = palloc(sizeof(float) * writer->candidate_room);
     writer->node = palloc(BLCKSZ);
     writer->links = palloc(BLCKSZ);
     MemoryContextSwitchTo(former);
@@ -165,34 +171,52 @@ contains(const uint64 *links, int count, uint64 ref)
     return false;
 }
 
-bool
-ruhnsw_linked_back(RuhnswWriter *writer, uint64 ref, uint64 except)
+/* True when the live node via links to target on layer 0. */
+static bool
+leads_to(RuhnswWriter *writer, uint64 via, uint64 target)
 {
-    int count = ruhnsw_load_links(&writer->graph, ref, 0, writer->back_links, NULL, NULL);
+    uint16 flags;
+    int count = ruhnsw_load_links(&writer->graph, via, 0, writer->far_links, NULL, &flags);
 
-    for (int i = 0; i < count; i++) {
-        uint16 flags;
-        int others;
-
-        if (writer->back_links[i] == except)
-            continue;
-        others = ruhnsw_load_links(&writer->graph, writer->back_links[i], 0, writer->far_links,
-                                   NULL, &flags);
-        if (others > 0 && !(flags & RUHNSW_NODE_DEAD) && contains(writer->far_links, others, ref))
-            return true;
-    }
-    return false;
+    return count > 0 && !(flags & RUHNSW_NODE_DEAD) && contains(writer->far_links, count, target);
 }
 
 static void
-remember_dropped(RuhnswWriter *writer, uint64 ref)
+remember_dropped(RuhnswWriter *writer, uint64 from, uint64 to)
 {
     if (writer->dropped_count == writer->dropped_room) {
         writer->dropped_room *= 2;
         writer->dropped =
-            repalloc_huge(writer->dropped, sizeof(uint64) * (Size)writer->dropped_room);
+            repalloc_huge(writer->dropped, sizeof(RuhnswDropped) * (Size)writer->dropped_room);
     }
-    writer->dropped[writer->dropped_count++] = ref;
+    writer->dropped[writer->dropped_count].from = from;
+    writer->dropped[writer->dropped_count++].to = to;
+}
+
+/* True when one of the other candidates links to candidate i on layer 0. Those nearest to it are
+ * asked first: they are the likeliest. */
+static bool
+other_leads_to(RuhnswWriter *writer, int count, int i)
+{
+    const rv_candidate *candidates = writer->candidates;
+    float *distances = writer->distances;
+
+    for (int j = 0; j < count; j++)
+        distances[j] = ruhnsw_distance(&writer->graph, candidates[i].vector, candidates[j].vector);
+    distances[i] = INFINITY;
+    for (int asked = 1; asked < count; asked++) {
+        int nearest = 0;
+
+        for (int j = 1; j < count; j++)
+            if (distances[j] < distances[nearest])
+                nearest = j;
+        if (nearest == i)
+            return false;
+        if (leads_to(writer, candidates[nearest].node, candidates[i].node))
+            return true;
+        distances[nearest] = INFINITY;
+    }
+    return false;
 }
 
 /*
@@ -200,17 +224,18 @@ remember_dropped(RuhnswWriter *writer, uint64 ref)
  * out (it is last), unless it must stay. Returns its position, or -1 when none can go.
  */
 static int
-choose_victim(RuhnswWriter *writer, uint64 from, uint64 to, int count, int level, bool force)
+choose_victim(RuhnswWriter *writer, uint64 to, int count, int level, bool force)
 {
-    rv_candidate *candidates = writer->candidates;
+    int attempts = force ? count : VICTIM_ATTEMPTS;
 
-    if (candidates[count - 1].node == to && !force)
+    if (writer->candidates[count - 1].node == to && !force)
         return -1;
-    for (int i = count - 1; i >= 0; i--) {
-        if (candidates[i].node == to)
+    for (int i = count - 1; i >= 0 && attempts > 0; i--) {
+        if (writer->candidates[i].node == to)
             continue;
-        if (level > 0 || ruhnsw_linked_back(writer, candidates[i].node, from))
+        if (level > 0 || other_leads_to(writer, count, i))
             return i;
+        attempts--;
     }
     return -1;
 }
@@ -236,7 +261,7 @@ choose_links(RuhnswWriter *writer, uint64 from, uint64 to, int old_count, int le
     if (count > limit) {
         rv_hnsw_select(writer->graph.metric, writer->graph.unit, meta->dim, writer->candidates,
                        count, limit, NULL);
-        skip = choose_victim(writer, from, to, count, level, force);
+        skip = choose_victim(writer, to, count, level, force);
         if (skip < 0)
             return -1;
         *victim = writer->candidates[skip].node;
@@ -278,33 +303,81 @@ ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level, bool force)
         if (ruhnsw_replace_links(writer, from, &where, level, writer->old_links, old_count,
                                  writer->new_links, new_count)) {
             if (victim != RUHNSW_NO_REF && level == 0)
-                remember_dropped(writer, victim);
+                remember_dropped(writer, from, victim);
             return true;
         }
     }
     return false;
 }
 
-bool
-ruhnsw_attach(RuhnswWriter *writer, uint64 ref)
+/*
+ * Lets a full node link to a fresh one, to which nothing links yet, in place of its last link: the
+ * fresh node first takes over the link that goes.
+ */
+static bool
+splice_in(RuhnswWriter *writer, uint64 from, uint64 fresh)
 {
-    int room = 2 * writer->graph.meta.m;
+    int limit = ruhnsw_level_limit(writer->graph.meta.m, 0);
+    int from_count = ruhnsw_load_links(&writer->graph, from, 0, writer->new_links, NULL, NULL);
+    ItemPointerData where;
+    uint64 moved;
+    int count;
+
+    if (from_count <= 0)
+        return false;
+    moved = writer->new_links[from_count - 1];
+    count = ruhnsw_load_links(&writer->graph, fresh, 0, writer->old_links, &where, NULL);
+    if (count < 0 || moved == fresh)
+        return false;
+    memcpy(writer->new_links, writer->old_links, sizeof(uint64) * count);
+    writer->new_links[count < limit ? count : limit - 1] = moved;
+    if (!contains(writer->old_links, count, moved) &&
+        !ruhnsw_replace_links(writer, fresh, &where, 0, writer->old_links, count, writer->new_links,
+                              Min(count + 1, limit)))
+        return false;
+    return ruhnsw_link(writer, from, fresh, 0, true);
+}
+
+bool
+ruhnsw_attach(RuhnswWriter *writer, uint64 ref, bool fresh)
+{
+    int room = ruhnsw_level_limit(writer->graph.meta.m, 0);
     uint64 *links = palloc(sizeof(uint64) * room);
     int count = ruhnsw_load_links(&writer->graph, ref, 0, links, NULL, NULL);
     bool attached = false;
 
     for (int i = 0; i < count && !attached; i++)
         attached = ruhnsw_link(writer, links[i], ref, 0, true);
+    for (int i = 0; i < count && !attached && fresh; i++)
+        attached = splice_in(writer, links[i], ref);
     pfree(links);
     return attached;
+}
+
+/* True when from links to node to, or to one that does. */
+static bool
+within_two_links(RuhnswWriter *writer, uint64 from, uint64 to)
+{
+    int count = ruhnsw_load_links(&writer->graph, from, 0, writer->back_links, NULL, NULL);
+
+    if (count > 0 && contains(writer->back_links, count, to))
+        return true;
+    for (int i = 0; i < count; i++)
+        if (leads_to(writer, writer->back_links[i], to))
+            return true;
+    return false;
 }
 
 void
 ruhnsw_attach_dropped(RuhnswWriter *writer)
 {
-    /* Attaching may drop others in turn, which are appended and looked at as well. */
-    for (int i = 0; i < writer->dropped_count; i++)
-        if (!ruhnsw_linked_back(writer, writer->dropped[i], RUHNSW_NO_REF))
-            ruhnsw_attach(writer, writer->dropped[i]);
+    /* Putting a link back may drop another, which is appended and looked at as well. */
+    for (int i = 0; i < writer->dropped_count; i++) {
+        RuhnswDropped dropped = writer->dropped[i];
+
+        if (!within_two_links(writer, dropped.from, dropped.to) &&
+            !ruhnsw_link(writer, dropped.from, dropped.to, 0, true))
+            ruhnsw_attach(writer, dropped.to, false);
+    }
     writer->dropped_count = 0;
 }

@@ -108,6 +108,12 @@ extern float ruhnsw_distance(const RuhnswGraph *graph, const float *a, const flo
 
 /* ---- construction on pages (insert.c, link.c) ---- */
 
+/* A link that was dropped from a list on layer 0. */
+typedef struct RuhnswDropped {
+    uint64 from;
+    uint64 to;
+} RuhnswDropped;
+
 /* A writer: the graph, a beam and workspace, in its own memory context. */
 typedef struct RuhnswWriter {
     RuhnswGraph graph;
@@ -127,7 +133,8 @@ typedef struct RuhnswWriter {
     uint64 *new_links;
     uint64 *back_links;
     uint64 *far_links;
-    uint64 *dropped; /* nodes that lost a link on layer 0 since the last attach_dropped */
+    float *distances;       /* candidate_room of them */
+    RuhnswDropped *dropped; /* since the last attach_dropped */
     int dropped_count;
     int dropped_room;
     RuhnswNode *node; /* tuples being made, a page each */
@@ -161,15 +168,14 @@ extern bool ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, ItemPointer w
                                  int new_count);
 /*
  * Adds the link from -> to at a level; a full list is chosen anew by the heuristic. With force the
- * new link is kept whatever the heuristic says. On layer 0 no node is dropped from a list that no
- * other node is known to link to. True when from links to to afterwards.
+ * new link is kept whatever the heuristic says. On layer 0 nobody is dropped from a list unless
+ * another node of the list links to it. True when from links to to afterwards.
  */
 extern bool ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level, bool force);
-/* True when a live node that ref links to on layer 0, other than except, links back to it. */
-extern bool ruhnsw_linked_back(RuhnswWriter *writer, uint64 ref, uint64 except);
-/* Gives ref a link from one of the nodes that it links to; false when none had room to make. */
-extern bool ruhnsw_attach(RuhnswWriter *writer, uint64 ref);
-/* Attaches the nodes that lost their last known link through this writer or a concurrent one. */
+/* Gives ref a link from one of the nodes that it links to; false when none could make room. fresh:
+ * nothing links to ref yet, so its own links may change for that; room is then found. */
+extern bool ruhnsw_attach(RuhnswWriter *writer, uint64 ref, bool fresh);
+/* Makes up for links that concurrent writers dropped, each relying on the other's. */
 extern void ruhnsw_attach_dropped(RuhnswWriter *writer);
 
 /* ---- reachability (reach.c) ---- */
