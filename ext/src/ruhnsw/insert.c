@@ -366,6 +366,8 @@ ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level
     if (level > meta->entry_level) {
         ruhnsw_set_entry(writer->graph.index, ref, level, writer->building);
         writer->graph.meta.entry = ref;
+        if (writer->graph.meta.root == RUHNSW_NO_REF)
+            writer->graph.meta.root = ref;
         writer->graph.meta.entry_level = level;
     }
 }

@@ -32,6 +32,8 @@ ruhnsw_check_meta(const RuhnswMetaData *meta)
     if ((meta->entry == RUHNSW_NO_REF) != (meta->entry_level == -1) || meta->entry_level < -1 ||
         meta->entry_level > ruhnsw_max_level(meta->m))
         return "the level of the entry point is out of range";
+    if ((meta->entry == RUHNSW_NO_REF) != (meta->root == RUHNSW_NO_REF))
+        return "the root of layer 0 is missing";
     if (!(meta->max_norm >= 0.0f))
         return "the bound of the norms is negative";
     return NULL;
@@ -137,6 +139,20 @@ ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building)
     meta = MetaOf(ruhnsw_change_page(&change, buffer));
     meta->entry = entry;
     meta->entry_level = level;
+    if (meta->root == RUHNSW_NO_REF || entry == RUHNSW_NO_REF)
+        meta->root = entry;
+    ruhnsw_change_commit(&change);
+    UnlockReleaseBuffer(buffer);
+}
+
+void
+ruhnsw_set_root(Relation index, uint64 root)
+{
+    Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);
+    RuhnswChange change;
+
+    ruhnsw_change_begin(&change, index, false);
+    MetaOf(ruhnsw_change_page(&change, buffer))->root = root;
     ruhnsw_change_commit(&change);
     UnlockReleaseBuffer(buffer);
 }

@@ -77,7 +77,8 @@ typedef struct RuhnswMetaData {
     uint16 metric;          /* rv_metric */
     uint64 unlinked;        /* nodes that wait to be freed, as the last vacuum left it */
     uint64 side_block;      /* hint: a SIDE page that may have room; 0 = none */
-    uint64 reserved[6];
+    uint64 root;            /* reference of the node from which layer 0 is connected; 0 = empty */
+    uint64 reserved[5];
 } RuhnswMetaData;
 
 #define RUHNSW_TUPLE_NODE 1

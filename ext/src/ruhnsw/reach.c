@@ -1,9 +1,12 @@
 /*
- * reach.c - which nodes can be reached from the entry point over layer 0, and linking in those that
+ * reach.c - which nodes can be reached from the root over layer 0, and linking in those that
  * cannot.
  *
- * Every search starts on layer 0 from the entry point as well (scan.c), so reachability in this
- * sense means that a search which runs on long enough finds the row.
+ * Every search starts on layer 0 from the root as well (scan.c), so reachability in this sense
+ * means that a search which runs on long enough finds the row. The root is a node like any other;
+ * it is not the entry point because that moves whenever a node of a higher level comes, and from
+ * there not everything need be within reach. The root moves when vacuum takes it out, and vacuum
+ * connects what cannot be reached from the new one.
  *
  * Two bits per slot of the index: reached, and expanded. The file is swept in page order; each
  * sweep expands whatever was reached and not yet expanded, and what it reaches on later pages is
@@ -159,8 +162,8 @@ ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, BufferAccessStr
     reach->expanded =
         MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
     reach->changed = false;
-    if (meta->entry != RUHNSW_NO_REF) {
-        mark(reach, meta->entry);
+    if (meta->root != RUHNSW_NO_REF) {
+        mark(reach, meta->root);
         sweep(reach, index, meta, strategy);
     }
     return reach;
@@ -198,25 +201,25 @@ next_unreached(const RuhnswReach *reach, Relation index, const RuhnswMetaData *m
 }
 
 /*
- * Links ref in from the nearest nodes that a search finds which starts at the entry point and
+ * Links ref in from the nearest nodes that a search finds which starts at the root and
  * stays on layer 0: by definition these can be reached.
  */
 static bool
 connect_node(RuhnswWriter *writer, uint64 ref)
 {
     RuhnswGraph *graph = &writer->graph;
-    rv_neighbour *entry = &writer->entries[0];
+    rv_neighbour *root = &writer->entries[0];
     uint32 count;
     rv_error err;
 
     if (!ruhnsw_load_node(graph, ref, writer->vector, NULL, NULL))
         return false;
     graph->query = writer->vector;
-    entry->node = graph->meta.entry;
-    if (graph->graph.distance(graph, entry->node, &entry->distance, &entry->flags) != RV_OK)
+    root->node = graph->meta.root;
+    if (graph->graph.distance(graph, root->node, &root->distance, &root->flags) != RV_OK)
         return false;
-    ruv_check(rv_beam_search_level(writer->beam, entry, 1, writer->ef_construction, 0,
-                                   writer->found, &count, &err),
+    ruv_check(rv_beam_search_level(writer->beam, root, 1, writer->ef_construction, 0, writer->found,
+                                   &count, &err),
               &err, "ruhnsw connect");
     for (uint32 i = 0; i < count; i++)
         if (writer->found[i].node != ref &&
@@ -258,7 +261,7 @@ ruhnsw_connect(RuhnswWriter *writer, BufferAccessStrategy strategy)
     uint64 total = 0;
 
     ruhnsw_graph_refresh(&writer->graph);
-    if (writer->graph.meta.entry == RUHNSW_NO_REF)
+    if (writer->graph.meta.root == RUHNSW_NO_REF)
         return 0;
     for (int round = 0; round < CONNECT_ROUNDS; round++) {
         uint64 unreached = connect_round(writer, strategy);

@@ -58,7 +58,9 @@ extern const char *ruhnsw_check_meta(const RuhnswMetaData *meta);
 extern void ruhnsw_make_meta(Relation index, RuhnswMetaData *meta);
 /* Writes block 0 of a new fork: unlogged unless it is the init fork. */
 extern void ruhnsw_create_meta(Relation index, ForkNumber fork, const RuhnswMetaData *meta);
+/* The first entry node of an index becomes its root as well. */
 extern void ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building);
+extern void ruhnsw_set_root(Relation index, uint64 root);
 extern void ruhnsw_set_unlinked(Relation index, uint64 unlinked);
 extern void ruhnsw_set_side_block(Relation index, BlockNumber block, bool building);
 extern void ruhnsw_raise_max_norm(Relation index, float norm, bool building);
@@ -181,7 +183,7 @@ extern void ruhnsw_attach_dropped(RuhnswWriter *writer);
 /* ---- reachability (reach.c) ---- */
 
 typedef struct RuhnswReach RuhnswReach;
-/* Marks what can be reached from the entry node over layer 0, by sweeps in page order. */
+/* Marks what can be reached from the root over layer 0, by sweeps in page order. */
 extern RuhnswReach *ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta,
                                          BufferAccessStrategy strategy);
 extern bool ruhnsw_reached(const RuhnswReach *reach, uint64 ref);

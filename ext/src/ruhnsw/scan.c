@@ -8,8 +8,8 @@
  *                  the k of its calibration and not what the user asked for)
  *   relaxed_order  it goes on until max_scan_tuples nodes were visited
  *   strict_order   likewise, but skips rows nearer than one already returned
- * Both adaptive and static searches put the entry point into layer 0 as an additional start: every
- * live node can be reached from it over layer 0 (reach.c), so a search that runs on finds them all.
+ * Both adaptive and static searches put the root into layer 0 as an additional start: every live
+ * node can be reached from it over layer 0 (reach.c), so a search that runs on finds them all.
  *
  * Why no heavyweight lock and no pin is held by a scan
  *   - A node is freed only when the transaction horizon has passed the moment at which the last
@@ -186,7 +186,7 @@ make_rule(RuhnswScan *state)
     }
 }
 
-/* Remembered entry points that can be looked at, and the entry node itself. */
+/* Remembered entry points that can be looked at, and the root. */
 static uint32
 make_starts(RuhnswScan *state, rv_node *starts)
 {
@@ -195,7 +195,7 @@ make_starts(RuhnswScan *state, rv_node *starts)
     for (int i = 0; i < state->choice.entry_count; i++)
         if (ruhnsw_ref_in_file(state->graph.index, state->choice.entry_points[i]))
             starts[count++] = state->choice.entry_points[i];
-    starts[count++] = state->graph.meta.entry;
+    starts[count++] = state->graph.meta.root;
     return count;
 }
 

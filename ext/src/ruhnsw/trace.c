@@ -79,18 +79,18 @@ int
 ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *hits)
 {
     rv_stop_rule rule = {0};
-    rv_node entry;
+    rv_node root;
     Probe probe;
     rv_error err;
     int count = 0;
 
     open_probe(&probe, index, query);
-    entry = probe.graph.meta.entry;
+    root = probe.graph.meta.root;
     rule.window = Max(ef_search, 1);
     if (probe.graph.meta.entry_level >= 0)
-        ruv_check(
-            rv_beam_start(probe.beam, &rule, entry, probe.graph.meta.entry_level, &entry, 1, &err),
-            &err, "ruhnsw search");
+        ruv_check(rv_beam_start(probe.beam, &rule, probe.graph.meta.entry,
+                                probe.graph.meta.entry_level, &root, 1, &err),
+                  &err, "ruhnsw search");
     while (probe.graph.meta.entry_level >= 0 && count < k) {
         rv_beam_result result;
         rv_status status;

@@ -10,7 +10,7 @@
  *            before the marks were set                               the meta block, at once
  *                                                                    released
  *   entry    a dead entry point is replaced by the live node of      the same, held
- *            the highest level
+ *            the highest level, a dead root by the entry point
  *   repair   every live node that links to a dead one gets new       one content lock at a
  *            links, by a search and the selection heuristic          time; optimistic (link.c)
  *   unlink   nothing links to the dead nodes any more: they are      content lock, one page
@@ -405,21 +405,30 @@ highest_live_node(Vacuum *vacuum, int *level)
     return best;
 }
 
+static bool
+is_live(RuhnswGraph *graph, uint64 ref)
+{
+    uint16 flags;
+
+    return ruhnsw_load_node(graph, ref, NULL, &flags, NULL) && !(flags & RUHNSW_NODE_DEAD);
+}
+
 static void
 replace_entry(Vacuum *vacuum)
 {
     RuhnswGraph *graph = &vacuum->writer.graph;
-    uint16 flags;
 
     LockPage(vacuum->index, RUHNSW_META_BLOCK, ExclusiveLock);
     ruhnsw_graph_refresh(graph);
-    if (graph->meta.entry != RUHNSW_NO_REF &&
-        (!ruhnsw_load_node(graph, graph->meta.entry, NULL, &flags, NULL) ||
-         (flags & RUHNSW_NODE_DEAD))) {
+    if (graph->meta.entry != RUHNSW_NO_REF && !is_live(graph, graph->meta.entry)) {
         int level;
         uint64 entry = highest_live_node(vacuum, &level);
 
         ruhnsw_set_entry(vacuum->index, entry, level, false);
+        ruhnsw_graph_refresh(graph);
+    }
+    if (graph->meta.root != RUHNSW_NO_REF && !is_live(graph, graph->meta.root)) {
+        ruhnsw_set_root(vacuum->index, graph->meta.entry);
         ruhnsw_graph_refresh(graph);
     }
     UnlockPage(vacuum->index, RUHNSW_META_BLOCK, ExclusiveLock);

@@ -5,10 +5,10 @@
  * links tuple and its chain of rows tuples, and every such tuple its node; that links are in
  * bounds, unique, not to the node itself, not to vanished nodes or to nodes below their level; that
  * unlinked nodes have no links to them from live ones; vectors finite, and of unit length under
- * cosine, within the norm bound; the entry point; that every live node can be reached from it over
- * layer 0. With heapallindexed also: that every row of the table which should be in the index is
- * there (by a Bloom filter of the rows in the index, so a missing row goes unnoticed with a chance
- * of about 2%).
+ * cosine, within the norm bound; the entry point and the root; that every live node can be reached
+ * from the root over layer 0. With heapallindexed also: that every row of the table which should be
+ * in the index is there (by a Bloom filter of the rows in the index, so a missing row goes
+ * unnoticed with a chance of about 2%).
  *
  * "error" means that the index breaks a rule, "warning" that it works but not as well as it should
  * (a node that a search cannot reach is an error: its rows cannot be found).
@@ -241,8 +241,8 @@ check_node(Verifier *verifier, Page page, BlockNumber block, OffsetNumber offset
     check_node_links(verifier, ref, node);
     if (!(node->flags & RUHNSW_NODE_DEAD) && verifier->reach &&
         !ruhnsw_reached(verifier->reach, ref))
-        finding(verifier, "error", block,
-                "the node at offset %u cannot be reached from the entry point", offset);
+        finding(verifier, "error", block, "the node at offset %u cannot be reached from the root",
+                offset);
 }
 
 static void
@@ -324,6 +324,12 @@ check_entry(Verifier *verifier)
     if (level != meta->entry_level)
         finding(verifier, "error", RUHNSW_META_BLOCK,
                 "the entry point has level %d, the meta page says %d", level, meta->entry_level);
+    if (!ruhnsw_ref_in_file(verifier->index, meta->root) ||
+        !ruhnsw_load_node(&verifier->graph, meta->root, NULL, &flags, NULL) ||
+        (flags & RUHNSW_NODE_UNLINKED)) {
+        finding(verifier, "error", RUHNSW_META_BLOCK, "the root of layer 0 is not there");
+        return;
+    }
     verifier->reach = ruhnsw_reach_compute(verifier->index, meta, NULL);
 }
 
