@@ -65,19 +65,18 @@ define_learning_settings(void)
     DefineCustomBoolVariable("ruvector.learning_enabled", "Capture searches and learn from them.",
                              "The cluster-wide switch; tables ask with ruvector_enable_learning().",
                              &ruv_learning_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
-    DefineCustomRealVariable("ruvector.learning_rate",
-                             "Least weight of new evidence when patterns are merged.",
-                             "Default of ruvector_enable_learning(). Valid range is 0.0001..1.",
-                             &ruv_learning_rate, 0.01, 0.0001, 1.0, PGC_USERSET, 0, NULL, NULL,
-                             NULL);
+    DefineCustomRealVariable(
+        "ruvector.learning_rate", "Least weight of new evidence when patterns are merged.",
+        "Default of ruvector_enable_learning(). Valid range is 0.0001..1.", &ruv_learning_rate,
+        0.01, 0.0001, 1.0, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ruvector.min_samples",
                             "Judged searches before patterns are distilled.",
                             "Default of ruvector_enable_learning(). Valid range is 10..1000000.",
                             &ruv_min_samples, 100, 10, 1000000, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomRealVariable("ruvector.trajectory_sample_rate",
                              "Share of searches that are recorded.", "Valid range is 0..1.",
-                             &ruv_trajectory_sample_rate, 1.0, 0.0, 1.0, PGC_USERSET, 0, NULL,
-                             NULL, NULL);
+                             &ruv_trajectory_sample_rate, 1.0, 0.0, 1.0, PGC_USERSET, 0, NULL, NULL,
+                             NULL);
     DefineCustomBoolVariable("ruvector.trajectory_anonymize",
                              "Store a keyed hash of the query vector instead of the vector.", NULL,
                              &ruv_trajectory_anonymize, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
@@ -97,12 +96,11 @@ define_learning_settings(void)
 static void
 define_memory_settings(void)
 {
-    DefineCustomIntVariable("ruvector.trajectory_buffer_size",
-                            "Cells of the trajectory ring, of 1 kB each.",
-                            "A search takes one cell up to about 190 dimensions and one more for "
-                            "every 256 further dimensions. Valid range is 16..1048576.",
-                            &ruv_trajectory_buffer_size, 10000, 16, 1048576, PGC_POSTMASTER, 0,
-                            NULL, NULL, NULL);
+    DefineCustomIntVariable(
+        "ruvector.trajectory_buffer_size", "Cells of the trajectory ring, of 1 kB each.",
+        "A search takes one cell up to about 190 dimensions and one more for "
+        "every 256 further dimensions. Valid range is 16..1048576.",
+        &ruv_trajectory_buffer_size, 10000, 16, 1048576, PGC_POSTMASTER, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ruvector.max_learning_databases",
                             "Databases of the cluster that may learn; each has its own ring.",
                             "Valid range is 1..64.", &ruv_max_learning_databases, 4, 1, 64,

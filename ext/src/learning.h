@@ -10,14 +10,14 @@
 
 /* Why a search was static, or that it was adaptive; reported by ruvector_last_search(). */
 typedef enum RuvChoiceReason {
-    RUV_REASON_LEARNED,           /* adaptive */
-    RUV_REASON_SETTING_OFF,       /* ruvector.adaptive_search = off */
-    RUV_REASON_INDEX_OFF,         /* storage parameter adaptive_search = false */
+    RUV_REASON_LEARNED,     /* adaptive */
+    RUV_REASON_SETTING_OFF, /* ruvector.adaptive_search = off */
+    RUV_REASON_INDEX_OFF,   /* storage parameter adaptive_search = false */
     RUV_REASON_NOT_PRELOADED,
     RUV_REASON_LEARNING_DISABLED, /* ruvector.learning_enabled = off */
     RUV_REASON_NOTHING_LEARNED,
-    RUV_REASON_INDEX_REBUILT,     /* the bank belongs to another build of the index */
-    RUV_REASON_POLICY_FAILED      /* adaptive by the built-in interpolation */
+    RUV_REASON_INDEX_REBUILT, /* the bank belongs to another build of the index */
+    RUV_REASON_POLICY_FAILED  /* adaptive by the built-in interpolation */
 } RuvChoiceReason;
 
 extern const char *ruv_choice_reason_name(RuvChoiceReason reason);
@@ -28,26 +28,26 @@ extern const char *ruv_choice_reason_name(RuvChoiceReason reason);
 typedef struct RuvChoice {
     rv_search_mode mode;
     RuvChoiceReason reason;
-    int ef_search;           /* static: the window; adaptive: the hard ef bound */
-    int window;              /* adaptive: results per window (the calibrated k) */
+    int ef_search; /* static: the window; adaptive: the hard ef bound */
+    int window;    /* adaptive: results per window (the calibrated k) */
     float slack;
-    uint64 max_distances;    /* adaptive: hard bound per window; 0 = none */
+    uint64 max_distances; /* adaptive: hard bound per window; 0 = none */
     double target_recall;
-    double expected_recall;  /* < 0 unknown */
+    double expected_recall; /* < 0 unknown */
     int probes;
     int entry_count;
     uint64 entry_points[RUV_MAX_ENTRY_POINTS];
     int patterns_used;
-    double best_similarity;  /* of the nearest pattern; < 0 none */
+    double best_similarity; /* of the nearest pattern; < 0 none */
 } RuvChoice;
 
 /* What the access method tells about its index. */
 typedef struct RuvIndexIdentity {
     Oid index_oid;
-    uint64 epoch;            /* random, drawn at each build */
+    uint64 epoch; /* random, drawn at each build */
     rv_metric metric;
     int dim;
-    bool adaptive;           /* the storage parameter */
+    bool adaptive; /* the storage parameter */
 } RuvIndexIdentity;
 
 /* optimizer.c: fills *choice; static with the settings when nothing better is known. */
@@ -57,13 +57,13 @@ extern void ruv_choose(const RuvIndexIdentity *index, const float *query, RuvCho
 typedef struct RuvSearchReport {
     const RuvIndexIdentity *index;
     const RuvChoice *choice;
-    const float *query;      /* as the index compares it (unit length for cosine); index->dim */
+    const float *query; /* as the index compares it (unit length for cosine); index->dim */
     TimestampTz started;
-    double latency_us;       /* time spent inside the scan's callbacks */
+    double latency_us; /* time spent inside the scan's callbacks */
     rv_beam_stats stats;
     uint32 pages;
-    uint32 k;                /* tuples returned */
-    uint32 hit_count;        /* hits kept, <= RV_TRAJECTORY_MAX_HITS */
+    uint32 k;         /* tuples returned */
+    uint32 hit_count; /* hits kept, <= RV_TRAJECTORY_MAX_HITS */
     const rv_hit *hits;
 } RuvSearchReport;
 

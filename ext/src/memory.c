@@ -11,7 +11,7 @@
 static void *
 context_alloc(void *ctx, size_t size)
 {
-    return MemoryContextAllocExtended((MemoryContext) ctx, size,
+    return MemoryContextAllocExtended((MemoryContext)ctx, size,
                                       MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
 }
 

@@ -22,7 +22,7 @@ typedef struct RuVector {
 } RuVector;
 
 #define RUVECTOR_SIZE(dim) (offsetof(RuVector, x) + sizeof(float) * (dim))
-#define DatumGetRuVector(d) ((RuVector *) PG_DETOAST_DATUM(d))
+#define DatumGetRuVector(d) ((RuVector *)PG_DETOAST_DATUM(d))
 #define PG_GETARG_RUVECTOR_P(n) DatumGetRuVector(PG_GETARG_DATUM(n))
 #define PG_RETURN_RUVECTOR_P(v) PG_RETURN_POINTER(v)
 
@@ -45,26 +45,26 @@ typedef enum RuvIterativeScan {
     RUV_ITERATIVE_RELAXED
 } RuvIterativeScan;
 
-extern int ruv_ef_search;               /* ruvector.ef_search, 1..10000 */
-extern int ruv_probes;                  /* ruvector.probes */
-extern bool ruv_adaptive_search;        /* ruvector.adaptive_search */
-extern double ruv_target_recall;        /* ruvector.target_recall, 0.5..1 */
-extern int ruv_iterative_scan;          /* ruvector.iterative_scan (RuvIterativeScan) */
-extern int ruv_max_scan_tuples;         /* ruvector.max_scan_tuples */
-extern bool ruv_learning_enabled;       /* ruvector.learning_enabled (sighup) */
-extern double ruv_learning_rate;        /* ruvector.learning_rate */
-extern int ruv_min_samples;             /* ruvector.min_samples */
-extern int ruv_trajectory_buffer_size;  /* ruvector.trajectory_buffer_size, cells (restart) */
+extern int ruv_ef_search;              /* ruvector.ef_search, 1..10000 */
+extern int ruv_probes;                 /* ruvector.probes */
+extern bool ruv_adaptive_search;       /* ruvector.adaptive_search */
+extern double ruv_target_recall;       /* ruvector.target_recall, 0.5..1 */
+extern int ruv_iterative_scan;         /* ruvector.iterative_scan (RuvIterativeScan) */
+extern int ruv_max_scan_tuples;        /* ruvector.max_scan_tuples */
+extern bool ruv_learning_enabled;      /* ruvector.learning_enabled (sighup) */
+extern double ruv_learning_rate;       /* ruvector.learning_rate */
+extern int ruv_min_samples;            /* ruvector.min_samples */
+extern int ruv_trajectory_buffer_size; /* ruvector.trajectory_buffer_size, cells (restart) */
 extern double ruv_trajectory_sample_rate;
 extern bool ruv_trajectory_anonymize;
-extern int ruv_consolidation_interval;  /* seconds */
-extern int ruv_learning_interval;       /* milliseconds */
-extern double ruv_learning_budget;      /* share of one core, 0.001..1 */
-extern int ruv_bank_memory;             /* kB of shared memory for banks (restart) */
-extern int ruv_max_learning_databases;  /* rings: databases that may learn (restart) */
+extern int ruv_consolidation_interval; /* seconds */
+extern int ruv_learning_interval;      /* milliseconds */
+extern double ruv_learning_budget;     /* share of one core, 0.001..1 */
+extern int ruv_bank_memory;            /* kB of shared memory for banks (restart) */
+extern int ruv_max_learning_databases; /* rings: databases that may learn (restart) */
 extern char *ruv_policy_directory;
 extern int ruv_policy_fuel;
-extern int ruv_policy_memory;           /* kB */
+extern int ruv_policy_memory; /* kB */
 
 extern void ruv_define_settings(void);
 

@@ -22,7 +22,8 @@
 #define RV_BANK_FLAT_VERSION 1
 #define RV_BANK_EXACT_LIMIT 512 /* up to so many region patterns every lookup is exact */
 #define RV_BANK_JSON_MAX_BYTES (128 * 1024 * 1024)
-#define RV_BANK_JSON_MAX_VALUES (16 * 1024 * 1024) /* numbers, strings, arrays, objects together */
+#define RV_BANK_JSON_MAX_VALUES (16 * 1024 * 1024) /* numbers, strings, arrays, objects together   \
+                                                    */
 #define RV_BANK_JSON_MAX_DEPTH 8
 
 /* 0.50 0.70 0.80 0.85 0.90 0.93 0.95 0.97 0.98 0.99 0.995 0.999 */
@@ -31,28 +32,28 @@ const double *rv_target_grid(void);
 typedef enum rv_pattern_scope { RV_PATTERN_INDEX = 0, RV_PATTERN_REGION = 1 } rv_pattern_scope;
 
 typedef struct rv_pattern {
-    uint64_t id;               /* unique in the bank, > 0; 0 on store = assign the next */
-    uint64_t index_epoch;      /* the build of the index that was measured */
-    uint64_t usage;            /* searches that used it */
-    int64_t created_us;        /* microseconds since the PostgreSQL epoch */
+    uint64_t id;          /* unique in the bank, > 0; 0 on store = assign the next */
+    uint64_t index_epoch; /* the build of the index that was measured */
+    uint64_t usage;       /* searches that used it */
+    int64_t created_us;   /* microseconds since the PostgreSQL epoch */
     int64_t updated_us;
-    uint32_t scope;            /* rv_pattern_scope */
-    uint32_t k;                /* the window the calibration was made for, >= 1 */
-    uint32_t samples;          /* deep traces behind it */
+    uint32_t scope;             /* rv_pattern_scope */
+    uint32_t k;                 /* the window the calibration was made for, >= 1 */
+    uint32_t samples;           /* deep traces behind it */
     uint32_t optimal_ef_search; /* headline figures, at the target the worker was set to; >= 1 */
     uint32_t optimal_probes;    /* >= 1 */
-    float target_recall;       /* that target, 0.5 to 1 */
-    float slack;               /* finite, >= 0 */
-    float expected_recall;     /* measured recall at that slack on the samples, 0 to 1 */
-    float confidence;          /* 0 to 1 */
-    float radius;              /* metric distance that holds 90% of the samples; 0 for index-wide;
-                                  finite, >= 0 */
-    float mean_distances;      /* mean distance computations at that slack; finite, >= 0 */
-    uint32_t entry_count;      /* at most RV_PATTERN_ENTRY_POINTS */
-    float table_slack[RV_TARGETS];   /* non-decreasing, finite, >= 0 */
-    uint32_t table_ef[RV_TARGETS];   /* non-decreasing, >= 1 */
-    float table_recall[RV_TARGETS];  /* recall reached on the samples with table_slack; below the
-                                        grid's target where that is out of reach; 0 to 1 */
+    float target_recall;        /* that target, 0.5 to 1 */
+    float slack;                /* finite, >= 0 */
+    float expected_recall;      /* measured recall at that slack on the samples, 0 to 1 */
+    float confidence;           /* 0 to 1 */
+    float radius;               /* metric distance that holds 90% of the samples; 0 for index-wide;
+                                   finite, >= 0 */
+    float mean_distances;       /* mean distance computations at that slack; finite, >= 0 */
+    uint32_t entry_count;       /* at most RV_PATTERN_ENTRY_POINTS */
+    float table_slack[RV_TARGETS];  /* non-decreasing, finite, >= 0 */
+    uint32_t table_ef[RV_TARGETS];  /* non-decreasing, >= 1 */
+    float table_recall[RV_TARGETS]; /* recall reached on the samples with table_slack; below the
+                                       grid's target where that is out of reach; 0 to 1 */
     uint64_t entry_points[RV_PATTERN_ENTRY_POINTS]; /* nodes of the index */
 } rv_pattern;
 
@@ -86,15 +87,15 @@ const rv_pattern *rv_bank_index_pattern(const rv_bank *bank); /* NULL if there i
  * copied; NULL for index-wide. RV_ERR_FULL when the bank has max_patterns. id may be NULL. On any
  * failure the bank is as it was.
  */
-rv_status rv_bank_put(rv_bank *bank, const rv_pattern *pattern, const float *centroid,
-                      uint64_t *id, rv_error *err);
+rv_status rv_bank_put(rv_bank *bank, const rv_pattern *pattern, const float *centroid, uint64_t *id,
+                      rv_error *err);
 /* RV_ERR_NOTFOUND when there is none of that id. */
 rv_status rv_bank_remove(rv_bank *bank, uint64_t id, rv_error *err);
 
 /* How two patterns become one; a policy in the server, rv_pattern_merge by default. a is the older;
  * weight is the share of b in the result. centroids: dim floats, all NULL for index-wide patterns;
- * out_centroid may be a_centroid. The bank keeps id, scope, k and epoch of a, whatever out says, and
- * refuses an out that fails rv_pattern_check. */
+ * out_centroid may be a_centroid. The bank keeps id, scope, k and epoch of a, whatever out says,
+ * and refuses an out that fails rv_pattern_check. */
 typedef rv_status (*rv_merge_fn)(void *ctx, const rv_pattern *a, const float *a_centroid,
                                  const rv_pattern *b, const float *b_centroid, uint32_t dim,
                                  double weight, rv_pattern *out, float *out_centroid,
@@ -118,8 +119,8 @@ rv_status rv_pattern_merge(void *ctx, const rv_pattern *a, const float *a_centro
  * 0 to 1. Always an exact scan. On failure the bank is as it was.
  */
 rv_status rv_bank_learn(rv_bank *bank, const rv_pattern *pattern, const float *centroid,
-                        double learning_rate, double similarity, rv_merge_fn merge,
-                        void *merge_ctx, uint64_t *id, rv_error *err);
+                        double learning_rate, double similarity, rv_merge_fn merge, void *merge_ctx,
+                        uint64_t *id, rv_error *err);
 
 typedef struct rv_bank_match {
     const rv_pattern *pattern;
@@ -138,10 +139,10 @@ rv_status rv_bank_lookup(rv_bank *bank, const float *query, uint32_t k, rv_bank_
                          uint32_t *count, rv_error *err);
 
 /*
- * Merges region patterns of the same k and epoch pairwise, each with the one most like it, while any
- * two are at least similarity alike (rv_bank_learn); weight = samples_b / (samples_a + samples_b).
- * a is the one created first. *merged counts, also when a merge fails and ends it early: what was
- * merged until then stays. merge NULL: rv_pattern_merge.
+ * Merges region patterns of the same k and epoch pairwise, each with the one most like it, while
+ * any two are at least similarity alike (rv_bank_learn); weight = samples_b / (samples_a +
+ * samples_b). a is the one created first. *merged counts, also when a merge fails and ends it
+ * early: what was merged until then stays. merge NULL: rv_pattern_merge.
  */
 rv_status rv_bank_consolidate(rv_bank *bank, double similarity, rv_merge_fn merge, void *merge_ctx,
                               uint32_t *merged, rv_error *err);
@@ -149,8 +150,7 @@ rv_status rv_bank_consolidate(rv_bank *bank, double similarity, rv_merge_fn merg
 /* Drops region patterns for which keep returns false, all after the last call of keep. *pruned
  * counts. */
 typedef bool (*rv_keep_fn)(void *ctx, const rv_pattern *pattern);
-rv_status rv_bank_prune(rv_bank *bank, rv_keep_fn keep, void *ctx, uint32_t *pruned,
-                        rv_error *err);
+rv_status rv_bank_prune(rv_bank *bank, rv_keep_fn keep, void *ctx, uint32_t *pruned, rv_error *err);
 
 /*
  * The flat form: one relocatable buffer (offsets, no pointers), checksummed, that is searched in
@@ -166,9 +166,8 @@ rv_status rv_bank_unflatten(const rv_allocator *allocator, const void *buffer, s
 /* Lookup and index-wide pattern straight in a flat buffer that rv_bank_flat_check has accepted.
  * The allocator serves the call's scratch memory, all given back. */
 rv_status rv_bank_flat_check(const void *buffer, size_t size, rv_error *err);
-rv_status rv_bank_flat_lookup(const void *buffer, const rv_allocator *allocator,
-                              const float *query, uint32_t k, rv_bank_match *out, uint32_t *count,
-                              rv_error *err);
+rv_status rv_bank_flat_lookup(const void *buffer, const rv_allocator *allocator, const float *query,
+                              uint32_t k, rv_bank_match *out, uint32_t *count, rv_error *err);
 const rv_pattern *rv_bank_flat_index_pattern(const void *buffer);
 uint32_t rv_bank_flat_count(const void *buffer);
 

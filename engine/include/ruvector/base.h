@@ -83,8 +83,8 @@ typedef struct rv_prng {
 
 void rv_prng_seed(rv_prng *rng, uint64_t seed);
 uint64_t rv_prng_next(rv_prng *rng);
-double rv_prng_uniform(rv_prng *rng);                   /* [0, 1), 53 bits */
-uint64_t rv_prng_below(rv_prng *rng, uint64_t bound);   /* [0, bound), unbiased; bound > 0 */
-double rv_prng_normal(rv_prng *rng);                    /* mean 0, variance 1 */
+double rv_prng_uniform(rv_prng *rng);                 /* [0, 1), 53 bits */
+uint64_t rv_prng_below(rv_prng *rng, uint64_t bound); /* [0, bound), unbiased; bound > 0 */
+double rv_prng_normal(rv_prng *rng);                  /* mean 0, variance 1 */
 
 #endif

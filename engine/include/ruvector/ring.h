@@ -6,7 +6,8 @@
  *  - The ring is an infinite sequence of fixed-size cells; the memory is a window over it. A record
  *    takes as many consecutive cells as it needs (header and payload), so small records do not pay
  *    for the largest one.
- *  - push never locks, allocates, waits or fails the caller: it stores the record or counts why not.
+ *  - push never locks, allocates, waits or fails the caller: it stores the record or counts why
+ * not.
  *  - A full ring overwrites the oldest; the reader counts what it lost.
  *  - Every struct is position-independent: processes may map the memory at different addresses.
  *  - Only lock-free atomics touch shared words, payload included, so ThreadSanitizer is clean.

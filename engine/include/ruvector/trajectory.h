@@ -23,25 +23,25 @@ typedef struct rv_hit {
 typedef enum rv_search_mode { RV_SEARCH_STATIC = 0, RV_SEARCH_ADAPTIVE = 1 } rv_search_mode;
 
 typedef struct rv_trajectory {
-    uint64_t query_id[2];   /* the two halves of the uuid */
-    int64_t started_us;     /* microseconds since the PostgreSQL epoch */
-    uint64_t index_epoch;   /* changes with every rebuild of the index */
+    uint64_t query_id[2]; /* the two halves of the uuid */
+    int64_t started_us;   /* microseconds since the PostgreSQL epoch */
+    uint64_t index_epoch; /* changes with every rebuild of the index */
     uint32_t database_oid;
     uint32_t index_oid;
     uint32_t user_oid;
     uint32_t dim;
-    uint32_t k;             /* rows the executor took */
-    uint32_t mode;          /* rv_search_mode */
-    uint32_t ef_search;     /* static: the effort used; adaptive: the hard ef bound */
+    uint32_t k;         /* rows the executor took */
+    uint32_t mode;      /* rv_search_mode */
+    uint32_t ef_search; /* static: the effort used; adaptive: the hard ef bound */
     uint32_t distances;
-    uint32_t hops;          /* nodes expanded */
-    uint32_t pages;         /* buffers read */
-    uint32_t result_count;  /* hits that follow: min(k, RV_TRAJECTORY_MAX_HITS) */
+    uint32_t hops;         /* nodes expanded */
+    uint32_t pages;        /* buffers read */
+    uint32_t result_count; /* hits that follow: min(k, RV_TRAJECTORY_MAX_HITS) */
     float target_recall;
-    float slack;            /* adaptive: the slack used; static: 0 */
-    float latency_us;       /* time inside the index scan */
-    float score;            /* the in-search score, see beam.h; < 0: not read */
-    float expected_recall;  /* what the optimizer promised; < 0: unknown */
+    float slack;           /* adaptive: the slack used; static: 0 */
+    float latency_us;      /* time inside the index scan */
+    float score;           /* the in-search score, see beam.h; < 0: not read */
+    float expected_recall; /* what the optimizer promised; < 0: unknown */
 } rv_trajectory;
 
 /* Bytes of the packed form; 0 when dim or result_count is beyond its limit. */
