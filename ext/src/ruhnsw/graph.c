@@ -60,7 +60,7 @@ static Buffer
 read_page(RuhnswGraph *graph, BlockNumber block)
 {
     graph->pages++;
-    return ruhnsw_read(graph->index, block, BUFFER_LOCK_SHARE);
+    return ruhnsw_read_for_search(graph->index, block);
 }
 
 static int

@@ -2,8 +2,9 @@
  * page.c - reading with checks, writing through WAL, and sizes: see page.h for the format.
  *
  * Every read checks the frame of the page and the bounds of the tuple before anything in it is
- * believed, so that a damaged page is an error and never a crash. These checks are a few
- * comparisons on cache lines that the reader needs anyway.
+ * believed, so that a damaged page is an error and never a crash. Searches are bound by cache
+ * misses, so theirs is a check of the page's first cache line and of the tuple's, which they need
+ * anyway; the trailer, which lies at the page's other end, is left to all others.
  */
 #include "ruhnsw/page.h"
 
@@ -93,6 +94,20 @@ ruhnsw_read(Relation index, BlockNumber block, int lock_mode)
 
     LockBuffer(buffer, lock_mode);
     check_frame(index, BufferGetPage(buffer), block);
+    return buffer;
+}
+
+Buffer
+ruhnsw_read_for_search(Relation index, BlockNumber block)
+{
+    Buffer buffer = ReadBuffer(index, block);
+    Page page;
+
+    LockBuffer(buffer, BUFFER_LOCK_SHARE);
+    page = BufferGetPage(buffer);
+    if (!PageIsNew(page) &&
+        ((PageHeader)page)->pd_special != BLCKSZ - MAXALIGN(sizeof(RuhnswPageTrailer)))
+        ruhnsw_corrupt(index, block, "the page has an unexpected layout");
     return buffer;
 }
 

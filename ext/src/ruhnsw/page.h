@@ -220,6 +220,9 @@ ruhnsw_trailer(Page page)
 /* Pins and locks a block and checks its page's frame. A page of zeros passes: see PageIsNew. */
 extern Buffer ruhnsw_read(Relation index, BlockNumber block, int lock_mode);
 
+/* The same for searches: a share lock, and a lighter check. */
+extern Buffer ruhnsw_read_for_search(Relation index, BlockNumber block);
+
 /* Raises ERRCODE_INDEX_CORRUPTED; format describes what is wrong with the block. */
 extern void ruhnsw_corrupt(Relation index, BlockNumber block, const char *format, ...)
     pg_attribute_printf(3, 4) pg_attribute_noreturn();
