@@ -14,6 +14,9 @@
  * `wanted`: the worker clears it when it finds nothing to do, so a worker that ended while wanted
  * has failed and is started again, after a pause that doubles from one second to one minute.
  *
+ * On a standby no call claims a slot, since a database comes to learn by replication: there the
+ * databases are probed again every RUV_STANDBY_PROBE_MS.
+ *
  * The launcher is connected to no database; it reads pg_database only. When it dies the postmaster
  * starts it again, and it probes anew.
  *
@@ -27,6 +30,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -47,6 +51,7 @@
 /* Probing workers at a time: they share max_worker_processes with everybody. */
 #define RUV_PROBES_AT_ONCE 2
 #define RUV_LAUNCHER_NAP_MS 10000
+#define RUV_STANDBY_PROBE_MS 60000
 
 typedef struct Job {
     Oid database;
@@ -58,6 +63,8 @@ typedef struct Job {
 } Job;
 
 static List *jobs = NIL;
+static TimestampTz last_probed = 0;
+static bool was_in_recovery = false;
 
 void
 ruv_launcher_register(void)
@@ -129,6 +136,7 @@ add_probes(void)
     TableScanDesc scan;
     HeapTuple tuple;
 
+    last_probed = GetCurrentTimestamp();
     StartTransactionCommand();
     (void)GetTransactionSnapshot();
     relation = table_open(DatabaseRelationId, AccessShareLock);
@@ -308,6 +316,19 @@ tend_jobs(void)
     return nap_ms;
 }
 
+/* Also once after a promotion: what came by replication since the last probe. */
+static void
+probe_again(void)
+{
+    bool in_recovery = RecoveryInProgress();
+
+    if (in_recovery != was_in_recovery ||
+        (in_recovery &&
+         TimestampDifferenceExceeds(last_probed, GetCurrentTimestamp(), RUV_STANDBY_PROBE_MS)))
+        add_probes();
+    was_in_recovery = in_recovery;
+}
+
 void
 ruv_launcher_main(Datum argument)
 {
@@ -318,9 +339,13 @@ ruv_launcher_main(Datum argument)
     before_shmem_exit(forget_launcher, (Datum)0);
     announce_launcher(MyLatch);
     pgstat_report_appname("ruvector launcher");
+    was_in_recovery = RecoveryInProgress();
     add_probes();
     while (!ShutdownRequestPending) {
-        long nap_ms = tend_jobs();
+        long nap_ms;
+
+        probe_again();
+        nap_ms = tend_jobs();
 
         (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, nap_ms,
                         PG_WAIT_EXTENSION);
