@@ -47,6 +47,18 @@ CREATE TABLE ruvector_index_state (
 );
 SELECT pg_catalog.pg_extension_config_dump('ruvector_index_state', '');
 
+-- Where past queries were answered: the entry points of similar ones. The flat form of the engine's
+-- memory, one row per index. It holds queries and belongs to one build of an index, so it is not
+-- dumped; what was learned is learned anew after a restore.
+CREATE TABLE ruvector_memory (
+    index_oid oid PRIMARY KEY,
+    table_id regclass NOT NULL,
+    index_name name NOT NULL,
+    index_epoch bigint NOT NULL,
+    flat bytea NOT NULL
+);
+ALTER TABLE ruvector_memory ALTER COLUMN flat SET STORAGE EXTERNAL;
+
 CREATE FUNCTION ruvector_clear_learning("table" regclass) RETURNS void
     AS 'MODULE_PATHNAME', 'ruv_clear_learning' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 

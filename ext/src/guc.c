@@ -98,7 +98,7 @@ define_memory_settings(void)
 {
     DefineCustomIntVariable(
         "ruvector.trajectory_buffer_size", "Cells of the trajectory ring, of 1 kB each.",
-        "A search takes one cell up to about 190 dimensions and one more for "
+        "A search takes one cell up to about 160 dimensions and one more for "
         "every 256 further dimensions. Valid range is 16..1048576.",
         &ruv_trajectory_buffer_size, 10000, 16, 1048576, PGC_POSTMASTER, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ruvector.max_learning_databases",
@@ -106,7 +106,7 @@ define_memory_settings(void)
                             "Valid range is 1..64.", &ruv_max_learning_databases, 4, 1, 64,
                             PGC_POSTMASTER, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ruvector.bank_memory", "Shared memory for the published banks.", NULL,
-                            &ruv_bank_memory, 16 * 1024, 1024, 16 * 1024 * 1024, PGC_POSTMASTER,
+                            &ruv_bank_memory, 32 * 1024, 1024, 16 * 1024 * 1024, PGC_POSTMASTER,
                             GUC_UNIT_KB, NULL, NULL, NULL);
 }
 

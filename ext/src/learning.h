@@ -22,7 +22,7 @@ typedef enum RuvChoiceReason {
 
 extern const char *ruv_choice_reason_name(RuvChoiceReason reason);
 
-#define RUV_MAX_ENTRY_POINTS 8
+#define RUV_MAX_ENTRY_POINTS RV_MEMORY_MAX_NODES
 
 /* The plan of one search. */
 typedef struct RuvChoice {
@@ -35,7 +35,9 @@ typedef struct RuvChoice {
     double target_recall;
     double expected_recall; /* < 0 unknown */
     int probes;
-    int entry_count;
+    int entry_count;         /* > 0: start at these instead of descending */
+    uint32 lookup_distances; /* computed to find these and the nearest patterns; part of the
+                                search's work */
     uint64 entry_points[RUV_MAX_ENTRY_POINTS];
     int patterns_used;
     double best_similarity; /* of the nearest pattern; < 0 none */

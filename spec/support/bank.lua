@@ -139,7 +139,8 @@ end
 
 function M.flat_lookup(flat, query, k, allocator)
    local out, count, err = ffi.new("rv_bank_match[?]", k), ffi.new("uint32_t[1]"), engine.error_buffer()
-   engine.check(lib.rv_bank_flat_lookup(flat, allocator or engine.allocator, query, k, out, count, err), err)
+   engine.check(lib.rv_bank_flat_lookup(flat, allocator or engine.allocator, query, k, out, count,
+      nil, err), err)
    return M.matches(out, count[0])
 end
 

@@ -22,8 +22,7 @@
 #define RV_BANK_FLAT_VERSION 1
 #define RV_BANK_EXACT_LIMIT 512 /* up to so many region patterns every lookup is exact */
 #define RV_BANK_JSON_MAX_BYTES (128 * 1024 * 1024)
-#define RV_BANK_JSON_MAX_VALUES (16 * 1024 * 1024) /* numbers, strings, arrays, objects together   \
-                                                    */
+#define RV_BANK_JSON_MAX_VALUES (16 * 1024 * 1024) /* numbers, strings, arrays, objects */
 #define RV_BANK_JSON_MAX_DEPTH 8
 
 /* 0.50 0.70 0.80 0.85 0.90 0.93 0.95 0.97 0.98 0.99 0.995 0.999 */
@@ -164,10 +163,12 @@ rv_status rv_bank_flatten(rv_bank *bank, void *buffer, size_t capacity, size_t *
 rv_status rv_bank_unflatten(const rv_allocator *allocator, const void *buffer, size_t size,
                             rv_bank **out, rv_error *err);
 /* Lookup and index-wide pattern straight in a flat buffer that rv_bank_flat_check has accepted.
- * The allocator serves the call's scratch memory, all given back. */
+ * The allocator serves the call's scratch memory, all given back; distances (NULL is allowed) gets
+ * the number of distances that the lookup computed. */
 rv_status rv_bank_flat_check(const void *buffer, size_t size, rv_error *err);
 rv_status rv_bank_flat_lookup(const void *buffer, const rv_allocator *allocator, const float *query,
-                              uint32_t k, rv_bank_match *out, uint32_t *count, rv_error *err);
+                              uint32_t k, rv_bank_match *out, uint32_t *count, uint32_t *distances,
+                              rv_error *err);
 const rv_pattern *rv_bank_flat_index_pattern(const void *buffer);
 uint32_t rv_bank_flat_count(const void *buffer);
 

@@ -163,6 +163,8 @@ typedef struct rv_trace_limits {
     float max_slack;        /* stop beyond, e.g. 3 */
     uint32_t max_ef;        /* stop beyond; also the size of the rank structure */
     uint64_t max_distances; /* stop beyond */
+    const rv_node *extra;   /* entry points as for rv_beam_start; may be NULL */
+    uint32_t extra_count;
 } rv_trace_limits;
 
 typedef struct rv_effort {

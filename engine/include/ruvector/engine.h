@@ -13,5 +13,6 @@
 #include "ruvector/kmeans.h"
 #include "ruvector/stats.h"
 #include "ruvector/bank.h"
+#include "ruvector/memory.h"
 
 #endif

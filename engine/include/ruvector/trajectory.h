@@ -13,9 +13,11 @@
 
 #define RV_TRAJECTORY_MAX_HITS 128
 
-/* A returned row: id is the heap position (block << 16 | offset), distance is raw. */
+/* A returned row: id is the heap position (block << 16 | offset), node the graph node that held it,
+ * distance is raw. */
 typedef struct rv_hit {
     uint64_t id;
+    uint64_t node;
     float distance;
     uint32_t reserved;
 } rv_hit;

@@ -148,7 +148,7 @@ walk_init(walk *w, const flat_header *header, const flat_layout *layout, const f
 /* Ranks the ranked nearest of one window of the walk by their true distances to query. */
 static rv_status
 run_walk(walk *w, const rv_allocator *allocator, const float *query, uint32_t ranked,
-         bank_ranking *ranking, rv_error *err)
+         bank_ranking *ranking, uint32_t *distances, rv_error *err)
 {
     const flat_header *header = w->header;
     rv_metric space = rv_bank_space((rv_metric)header->metric);
@@ -178,14 +178,16 @@ run_walk(walk *w, const rv_allocator *allocator, const float *query, uint32_t ra
         centroid = flat_centroid(header, w->layout, (uint32_t)result.node);
         rv_bank_rank(ranking, flat_pattern(header, w->layout, (uint32_t)result.node), centroid,
                      rv_raw_distance(space, query, centroid, header->dim));
+        ++*distances;
     }
+    *distances += (uint32_t)rv_beam_get_stats(beam).distances;
     rv_beam_destroy(beam);
     return status;
 }
 
 static rv_status
 walk_lookup(const flat_header *header, const flat_layout *layout, const rv_allocator *allocator,
-            const float *query, bank_ranking *ranking, rv_error *err)
+            const float *query, bank_ranking *ranking, uint32_t *distances, rv_error *err)
 {
     uint32_t k = ranking->k < header->regions ? ranking->k : header->regions;
     float *unit = NULL;
@@ -200,28 +202,36 @@ walk_lookup(const flat_header *header, const flat_layout *layout, const rv_alloc
         rv_normalize(query, unit, header->dim);
         w.query = unit;
     }
-    status = run_walk(&w, allocator, query, k + WALK_RANKED_EXTRA, ranking, err);
+    status = run_walk(&w, allocator, query, k + WALK_RANKED_EXTRA, ranking, distances, err);
     rv_free(allocator, unit);
     return status;
 }
 
 rv_status
 rv_bank_flat_lookup(const void *buffer, const rv_allocator *allocator, const float *query,
-                    uint32_t k, rv_bank_match *out, uint32_t *count, rv_error *err)
+                    uint32_t k, rv_bank_match *out, uint32_t *count, uint32_t *distances,
+                    rv_error *err)
 {
     const flat_header *header = buffer;
     bank_ranking ranking = {.matches = out, .k = k};
     flat_layout layout;
+    uint32_t computed = 0;
     rv_status status = rv_bank_check_vector(query, header->dim, "query", err);
 
     *count = 0;
+    if (distances != NULL)
+        *distances = 0;
     if (status != RV_OK || k == 0 || header->regions == 0)
         return status;
     rv_flat_layout(header, &layout);
-    if (header->m > 0)
-        status = walk_lookup(header, &layout, allocator, query, &ranking, err);
-    else
+    if (header->m > 0) {
+        status = walk_lookup(header, &layout, allocator, query, &ranking, &computed, err);
+    } else {
         scan(header, &layout, query, &ranking);
+        computed = header->regions;
+    }
+    if (distances != NULL)
+        *distances = computed;
     if (status != RV_OK)
         return status;
     rv_bank_finish_matches(&ranking, rv_bank_space((rv_metric)header->metric));

@@ -254,7 +254,7 @@ rv_beam_trace(rv_beam *beam, const rv_trace_limits *limits, rv_node entry, int e
 
     rv_beam_reset(beam);
     rv_float_list_clear(&beam->expanded);
-    status = rv_beam_enter(beam, entry, entry_level, NULL, 0, err);
+    status = rv_beam_enter(beam, entry, entry_level, limits->extra, limits->extra_count, err);
     if (status == RV_OK)
         status = run_trace(&trace, err);
     if (status != RV_OK)

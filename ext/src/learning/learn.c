@@ -68,6 +68,14 @@ distillation_due(const RuvIndexState *state, TimestampTz now, bool force)
 }
 
 static bool
+memory_due(const RuvIndexState *state, TimestampTz now, bool force)
+{
+    bool still = force || (paused(state, now) && now >= state->next_distil);
+
+    return ruv_memory_due(state, still);
+}
+
+static bool
 consolidation_due(const RuvIndexState *state, TimestampTz now)
 {
     return state->bank != NULL && rv_bank_count(state->bank) > 1 &&
@@ -80,7 +88,7 @@ ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force)
     if (!force && now < state->retry_after)
         return false;
     return pass_due(state, now, force) || distillation_due(state, now, force) ||
-           consolidation_due(state, now) || state->bank_changed;
+           memory_due(state, now, force) || consolidation_due(state, now) || state->bank_changed;
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------ */
@@ -220,8 +228,14 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
         ruv_state_start_over(state, &info.identity);
     if (pass_due(state, now, force))
         pass(state, table, index);
-    if (distillation_due(state, GetCurrentTimestamp(), force))
+    now = GetCurrentTimestamp();
+    if (memory_due(state, now, force)) {
+        ruv_memory_flatten(state);
+        ruv_retrace_samples(state, table, index);
         distil(state);
+    } else if (distillation_due(state, now, force)) {
+        distil(state);
+    }
     if (consolidation_due(state, now)) {
         ruv_consolidate(state);
         state->consolidated = now;
@@ -237,8 +251,11 @@ save(RuvIndexState *state, bool patterns)
     if (!ruv_store_open(&store))
         return;
     ruv_store_save_samples(&store, state);
-    if (patterns)
+    if (patterns) {
         ruv_store_save_patterns(&store, state);
+        if (state->memory_changed)
+            ruv_store_save_memory(&store, state);
+    }
     ruv_store_save_state(&store, state);
     ruv_store_close(&store);
 }
@@ -284,8 +301,10 @@ ruv_learn_round(RuvIndexState *state, bool force)
     state->in_flight = 0;
     mark_stored(state);
     if (state->bank_changed && state->bank != NULL) {
-        ruv_publish_bank(state->slot, state->index_oid, state->bank);
+        ruv_publish_bank(state->slot, state->index_oid, state->bank, state->flat_memory,
+                         state->flat_memory_size);
         state->bank_changed = false;
+        state->memory_changed = false;
     }
     state->learning_seconds += ruv_processor_seconds() - started;
     return true;

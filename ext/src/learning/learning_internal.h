@@ -64,6 +64,7 @@ typedef struct RuvIndexSlot {
     dsa_pointer bank;
     Size bank_offset; /* from the start of the bank area */
     Size bank_size;
+    Size memory_size;   /* of the flat memory behind the bank; 0: none */
     int64 last_learned; /* TimestampTz; 0: never */
     char last_error[RUV_ERROR_TEXT];
     /* Live figures, written by the worker, read without the lock. */
@@ -119,6 +120,8 @@ typedef struct RuvIndexCache {
     char *bank;             /* NULL: none */
     Size bank_size;
     Size bank_capacity;
+    Size memory_size;
+    const char *memory; /* the remembered queries, within the copy; NULL: none */
 } RuvIndexCache;
 
 /* The entry of an index, resolved against the registry's present generation. Takes the lock
@@ -155,8 +158,10 @@ extern void ruv_worker_extract(void);
 
 /* Attaches the bank area, which may raise an error, so that what follows cannot. */
 extern void ruv_publish_prepare(void);
-/* Flattens and publishes; raises an error when the bank area is too small. */
-extern void ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank);
+/* Flattens and publishes the bank, together with the flat memory it was calibrated with
+ * (memory_size 0: none); raises an error when the bank area is too small. */
+extern void ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *memory,
+                             Size memory_size);
 /* The caller holds the lock exclusively. */
 extern void ruv_unpublish_locked(RuvIndexSlot *slot);
 /* Brings the backend's copy up to date. False: none is published or memory is short. */

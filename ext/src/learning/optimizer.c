@@ -4,6 +4,8 @@
  * The adaptive plan
  *   slack, ef    the index-wide pattern's calibration at the declared recall, corrected by the
  *                nearest region patterns as the interpolation policy sees fit
+ *   entry points the nodes that answered the nearest remembered queries; the search then begins
+ *                there and does not descend. The slack was calibrated with them (trace.c)
  *   window       the number of results the calibration was made for; further windows follow when
  *                the executor takes more
  *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times, and
@@ -95,18 +97,19 @@ describe_pattern(const rv_pattern *pattern, double similarity, double target,
 /* The region patterns near the query that were calibrated for the same window and build. */
 static void
 add_nearest_patterns(const RuvIndexCache *cache, const rv_pattern *defaults, const float *query,
-                     rv_interpolate_input *in)
+                     rv_interpolate_input *in, uint32 *distances)
 {
     rv_bank_match matches[RUV_NEAREST_PATTERNS];
     MemoryContext context;
     rv_allocator allocator;
     uint32_t count = 0;
 
+    *distances = 0;
     if (rv_bank_flat_count(cache->bank) <= 1)
         return;
     context = lookup_memory(&allocator);
     if (rv_bank_flat_lookup(cache->bank, &allocator, query, RUV_NEAREST_PATTERNS, matches, &count,
-                            NULL) != RV_OK)
+                            distances, NULL) != RV_OK)
         count = 0;
     for (uint32_t i = 0; i < count; i++) {
         const rv_pattern *pattern = matches[i].pattern;
@@ -125,6 +128,26 @@ distance_bound(const rv_pattern *pattern, int ef_bound)
     double bound = Max(expected * RUV_DISTANCE_HEADROOM, (double)ef_bound * RUV_EF_HEADROOM);
 
     return (uint64)Max(bound, RUV_MIN_DISTANCE_BOUND);
+}
+
+/* Entry points from remembered queries; none when no past query is near or memory is short. */
+static void
+choose_entry_points(const RuvIndexIdentity *index, const RuvIndexCache *cache, const float *query,
+                    RuvChoice *choice)
+{
+    rv_memory_match match;
+    MemoryContext context;
+    rv_allocator allocator;
+
+    if (cache->memory == NULL || rv_memory_flat_dim(cache->memory) != (uint32_t)index->dim)
+        return;
+    context = lookup_memory(&allocator);
+    if (rv_memory_lookup(cache->memory, &allocator, query, false, &match, NULL) == RV_OK) {
+        choice->entry_count = (int)match.count;
+        choice->lookup_distances += match.distances;
+        memcpy(choice->entry_points, match.nodes, match.count * sizeof(*match.nodes));
+    }
+    MemoryContextReset(context);
 }
 
 /* Static when the bank does not serve; otherwise fills the adaptive plan. */
@@ -151,7 +174,7 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
     in.k = pattern->k;
     in.target_recall = ruv_target_recall;
     describe_pattern(pattern, 1.0, in.target_recall, &in.defaults);
-    add_nearest_patterns(cache, pattern, query, &in);
+    add_nearest_patterns(cache, pattern, query, &in, &choice->lookup_distances);
     cause = ruv_policy_interpolate(&in, &plan);
 
     choice->mode = RV_SEARCH_ADAPTIVE;
@@ -166,6 +189,7 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
     ef_bound = RUV_EF_HEADROOM * Max(plan.ef_search, in.defaults.ef_search);
     choice->ef_search = (int)Max(Min(ef_bound, RUV_MAX_EF_BOUND), choice->window);
     choice->max_distances = distance_bound(pattern, choice->ef_search);
+    choose_entry_points(index, cache, query, choice);
 }
 
 void

@@ -6,7 +6,10 @@
  * copies the chunk under the shared lock and searches its own copy from then on: a reader never
  * sees half a bank, never waits for a flatten, and holds nothing while it searches. The price is
  * one copy per backend and index that searches adaptively (some 100 kB for 100 patterns of 128
- * dimensions).
+ * dimensions, and 300 bytes for each remembered query).
+ *
+ * The flat memory travels in the bank's chunk, behind it: a slack that was calibrated with
+ * remembered entry points is too small for searches without them, so none may be had alone.
  *
  * Generations come from one sequence of the cluster and never repeat, so a copy cannot be taken for
  * another index's that came to the same slot.
@@ -44,7 +47,8 @@ ruv_publish_prepare(void)
 /* Puts a chunk in the place of the former one. The slot may have gone to another index meanwhile
  * (learning was disabled): the chunk is then dropped. */
 static void
-swap_bank(RuvIndexSlot *slot, Oid index_oid, dsa_area *area, dsa_pointer chunk, Size size)
+swap_bank(RuvIndexSlot *slot, Oid index_oid, dsa_area *area, dsa_pointer chunk, Size size,
+          Size memory_size)
 {
     dsa_pointer unused = chunk;
 
@@ -54,6 +58,7 @@ swap_bank(RuvIndexSlot *slot, Oid index_oid, dsa_area *area, dsa_pointer chunk, 
         slot->bank = chunk;
         slot->bank_offset = (char *)dsa_get_address(area, chunk) - ruv_shared_bank_area();
         slot->bank_size = size;
+        slot->memory_size = memory_size;
         pg_atomic_write_u64(&slot->bank_generation, ++ruv_shared->bank_sequence);
     }
     LWLockRelease(ruv_shared->lock);
@@ -61,8 +66,22 @@ swap_bank(RuvIndexSlot *slot, Oid index_oid, dsa_area *area, dsa_pointer chunk, 
         dsa_free(area, unused);
 }
 
+/* Where the memory begins in a chunk. */
+static Size
+memory_start(Size bank_size)
+{
+    return TYPEALIGN(64, bank_size);
+}
+
+static Size
+chunk_size(Size bank_size, Size memory_size)
+{
+    return memory_size > 0 ? memory_start(bank_size) + memory_size : bank_size;
+}
+
 void
-ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank)
+ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *memory,
+                 Size memory_size)
 {
     dsa_area *area = bank_area();
     dsa_pointer chunk;
@@ -73,18 +92,21 @@ ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank)
     status = rv_bank_flatten(bank, NULL, 0, &size, &err);
     if (status != RV_ERR_FULL)
         ruv_check(status == RV_OK ? RV_ERR_STATE : status, &err, "publishing the pattern bank");
-    chunk = dsa_allocate_extended(area, size, DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
+    chunk = dsa_allocate_extended(area, chunk_size(size, memory_size),
+                                  DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
     if (!DsaPointerIsValid(chunk))
         ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY),
                         errmsg("the pattern bank needs %zu bytes of shared memory, more than "
                                "ruvector.bank_memory has left",
-                               size),
+                               chunk_size(size, memory_size)),
                         errhint("Raise ruvector.bank_memory and restart the server.")));
     status = rv_bank_flatten(bank, dsa_get_address(area, chunk), size, &size, &err);
     if (status != RV_OK)
         dsa_free(area, chunk);
     ruv_check(status, &err, "publishing the pattern bank");
-    swap_bank(slot, index_oid, area, chunk, size);
+    if (memory_size > 0)
+        memcpy((char *)dsa_get_address(area, chunk) + memory_start(size), memory, memory_size);
+    swap_bank(slot, index_oid, area, chunk, size, memory_size);
 }
 
 void
@@ -94,6 +116,7 @@ ruv_unpublish_locked(RuvIndexSlot *slot)
         dsa_free(bank_area(), slot->bank);
     slot->bank = InvalidDsaPointer;
     slot->bank_size = 0;
+    slot->memory_size = 0;
     pg_atomic_write_u64(&slot->bank_generation, 0);
 }
 
@@ -117,19 +140,34 @@ reserve_copy(RuvIndexCache *cache, Size size)
 static Size
 copy_bank(RuvIndexCache *cache, bool *copied)
 {
-    Size size;
+    Size size = 0;
 
     *copied = false;
     LWLockAcquire(ruv_shared->lock, LW_SHARED);
-    size = cache->slot->index_oid == cache->index_oid ? cache->slot->bank_size : 0;
+    if (cache->slot->index_oid == cache->index_oid)
+        size = chunk_size(cache->slot->bank_size, cache->slot->memory_size);
     if (size > 0 && size <= cache->bank_capacity) {
         memcpy(cache->bank, ruv_shared_bank_area() + cache->slot->bank_offset, size);
-        cache->bank_size = size;
+        cache->bank_size = cache->slot->bank_size;
+        cache->memory_size = cache->slot->memory_size;
         cache->bank_generation = pg_atomic_read_u64(&cache->slot->bank_generation);
         *copied = true;
     }
     LWLockRelease(ruv_shared->lock);
     return size;
+}
+
+/* Checks a fresh copy and finds the memory in it. */
+static bool
+copy_is_sound(RuvIndexCache *cache)
+{
+    cache->memory = NULL;
+    if (rv_bank_flat_check(cache->bank, cache->bank_size, NULL) != RV_OK)
+        return false;
+    if (cache->memory_size == 0)
+        return true;
+    cache->memory = cache->bank + memory_start(cache->bank_size);
+    return rv_memory_flat_check(cache->memory, cache->memory_size, NULL) == RV_OK;
 }
 
 bool
@@ -150,7 +188,7 @@ ruv_fetch_bank(RuvIndexCache *cache)
         if (size == 0 || (!copied && !reserve_copy(cache, size)))
             return false;
     }
-    if (copied && rv_bank_flat_check(cache->bank, cache->bank_size, NULL) != RV_OK) {
+    if (copied && !copy_is_sound(cache)) {
         cache->bank_generation = 0;
         return false;
     }

@@ -29,6 +29,7 @@ ruv_sample_create(RuvIndexState *state, const rv_trajectory *head, const float *
         memcpy(sample->hits, hits, sizeof(rv_hit) * head->result_count);
     }
     sample->recall = -1;
+    sample->truth_bound = NAN;
     sample->needed_distances = -1;
     sample->diversity = -1;
     MemoryContextSwitchTo(former);
@@ -106,6 +107,7 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
      * rows than a record carries cannot be judged. */
     if (head->dim != (uint32_t)state->identity.dim || head->k > RV_TRAJECTORY_MAX_HITS)
         return;
+    ruv_remember(state, head, query, hits);
     if (state->sampled >= (uint64)state->min_samples &&
         rv_prng_uniform(&ruv_worker.prng) >= RUV_TRACE_SHARE)
         return;
@@ -123,6 +125,7 @@ ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
         identity->dim == state->identity.dim && identity->metric == state->identity.metric;
     ListCell *cell;
 
+    ruv_forget_memory(state);
     state->identity = *identity;
     state->samples = NIL;
     state->sampled = 0;

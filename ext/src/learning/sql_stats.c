@@ -110,7 +110,7 @@ read_live_figures(Oid index_oid, LiveFigures *live)
         live->undistilled = pg_atomic_read_u64(&slot->undistilled);
         live->failures = pg_atomic_read_u64(&slot->failures);
         live->learning_seconds = pg_atomic_read_u64(&slot->learning_us) / 1e6;
-        live->bank_bytes = slot->bank_size;
+        live->bank_bytes = slot->bank_size + slot->memory_size;
         strlcpy(live->last_error, slot->last_error, RUV_ERROR_TEXT);
     }
     number = ruv_database_find(MyDatabaseId);

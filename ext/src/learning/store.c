@@ -63,7 +63,7 @@ ruv_store_open(RuvStore *store)
 
     /* The youngest table: where it is missing, ALTER EXTENSION ... UPDATE has not been run. */
     if (!find_extension(&schema, &owner) ||
-        !OidIsValid(get_relname_relid("ruvector_index_state", schema)))
+        !OidIsValid(get_relname_relid("ruvector_memory", schema)))
         return false;
     strlcpy(store->schema, quote_identifier(get_namespace_name(schema)), sizeof(store->schema));
     store->vector_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("ruvector"),
@@ -173,7 +173,7 @@ ruv_store_count_tables(RuvStore *store)
 }
 
 static const char *const index_tables[] = {"ruvector_trajectories", "ruvector_patterns",
-                                           "ruvector_index_state"};
+                                           "ruvector_index_state", "ruvector_memory"};
 
 void
 ruv_store_tidy(RuvStore *store)

@@ -547,3 +547,63 @@ ruv_store_load_patterns(RuvStore *store, RuvIndexState *state)
         load_pattern(state, row);
     state->bank_changed = rv_bank_count(state->bank) > 0;
 }
+
+/* ---- the memory of queries ------------------------------------------------------------------ */
+
+void
+ruv_store_save_memory(RuvStore *store, RuvIndexState *state)
+{
+    Oid types[5] = {OIDOID, OIDOID, NAMEOID, INT8OID, BYTEAOID};
+    Datum values[5] = {ObjectIdGetDatum(state->index_oid), ObjectIdGetDatum(state->table_oid),
+                       NameGetDatum(&state->index_name),
+                       Int64GetDatum((int64)state->identity.epoch)};
+    bytea *flat;
+
+    ruv_store_run(store, "DELETE FROM @.ruvector_memory WHERE index_oid = $1", 1, types, values,
+                  NULL);
+    if (state->flat_memory == NULL)
+        return;
+    flat = palloc_extended(VARHDRSZ + state->flat_memory_size, MCXT_ALLOC_HUGE);
+    SET_VARSIZE(flat, VARHDRSZ + state->flat_memory_size);
+    memcpy(VARDATA(flat), state->flat_memory, state->flat_memory_size);
+    values[4] = PointerGetDatum(flat);
+    ruv_store_run(store,
+                  "INSERT INTO @.ruvector_memory (index_oid, table_id, index_name, index_epoch, "
+                  "flat) VALUES ($1, $2::regclass, $3, $4, $5)",
+                  5, types, values, NULL);
+    pfree(flat);
+}
+
+/* Whether the patterns that were loaded belong to the index as it is. */
+static bool
+patterns_are_current(const RuvIndexState *state)
+{
+    const rv_pattern *pattern = state->bank == NULL ? NULL : rv_bank_index_pattern(state->bank);
+
+    return pattern != NULL && pattern->index_epoch == state->identity.epoch;
+}
+
+void
+ruv_store_load_memory(RuvStore *store, RuvIndexState *state)
+{
+    Oid types[2] = {OIDOID, INT8OID};
+    Datum values[2] = {ObjectIdGetDatum(state->index_oid),
+                       Int64GetDatum((int64)state->identity.epoch)};
+    bytea *flat;
+
+    if (!patterns_are_current(state) ||
+        ruv_store_run(
+            store, "SELECT flat FROM @.ruvector_memory WHERE index_oid = $1 AND index_epoch = $2",
+            2, types, values, NULL) == 0)
+        return;
+    flat = DatumGetByteaPP(ruv_store_value(0, 1, NULL));
+    if (ruv_memory_restore(state, VARDATA_ANY(flat), VARSIZE_ANY_EXHDR(flat)))
+        return;
+    /* The calibration holds with the memory it was made with, so it goes too. */
+    ereport(LOG, (errmsg("the remembered queries of index \"%s\" cannot be read; what was learned "
+                         "for it is learned anew",
+                         NameStr(state->index_name))));
+    rv_bank_destroy(state->bank);
+    state->bank = NULL;
+    state->bank_changed = false;
+}

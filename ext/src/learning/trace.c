@@ -10,7 +10,8 @@
  * On a table so large that even a small batch would take longer than RUV_PASS_SECONDS the truth is
  * estimated by a search of RUV_REFERENCE_EF instead, and the samples say so (exact = false).
  *
- * Each search is then traced over the index's own pages (rv_beam_trace). Limits of a trace: slack
+ * Each search is then traced over the index's own pages (rv_beam_trace), from the entry points that
+ * the memory of queries gives for it, as a search would be. Limits of a trace: slack
  * 3, ef 4,000, and RUV_TRACE_DISTANCES distance computations or half the rows; what is not found
  * within them counts as out of reach, and calibration treats it so.
  *
@@ -359,18 +360,19 @@ diversity(RuvIndexState *state, Relation table, Relation index, const RuvSample 
 
 /* ---- one batch ----------------------------------------------------------------------------- */
 
+/* The least efforts of one search, found as a search with the present memory would find them: the
+ * work of the lookup counts. */
 static void
-trace_sample(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
-             const float *truth, uint32 found, bool exact)
+trace_efforts(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
+              const float *truth, uint32 found)
 {
     rv_trace_limits limits = {0};
     rv_trace_summary summary = {0};
+    rv_memory_match match;
 
-    sample->exact = exact;
-    if (sample->efforts != NULL)
-        pfree(sample->efforts);
-    sample->efforts = MemoryContextAlloc(state->context, sizeof(rv_effort) * found);
-    sample->effort_count = found;
+    ruv_memory_entry_points(state, sample->query, &match);
+    limits.extra = match.nodes;
+    limits.extra_count = match.count;
     limits.k = sample->head.k;
     limits.max_slack = RUV_TRACE_SLACK;
     limits.max_ef = RUV_TRACE_EF;
@@ -379,7 +381,23 @@ trace_sample(RuvIndexState *state, Relation table, Relation index, RuvSample *sa
     ruhnsw_trace(index, sample->query, &limits, truth, found, sample->efforts, &summary);
     sample->nearest_count = summary.nearest_count;
     memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));
+    for (uint32 i = 0; i < found; i++)
+        if (sample->efforts[i].distances != PG_UINT32_MAX)
+            sample->efforts[i].distances += match.distances;
     sample->needed_distances = needed_distances(sample);
+}
+
+static void
+trace_sample(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
+             const float *truth, uint32 found, bool exact)
+{
+    sample->exact = exact;
+    if (sample->efforts != NULL)
+        pfree(sample->efforts);
+    sample->efforts = MemoryContextAlloc(state->context, sizeof(rv_effort) * found);
+    sample->effort_count = found;
+    sample->truth_bound = truth[found - 1];
+    trace_efforts(state, table, index, sample, truth, found);
     if (!sample->retrace && sample->hits != NULL) {
         sample->recall = served_recall(sample, truth, found);
         sample->diversity = diversity(state, table, index, sample);
@@ -424,4 +442,31 @@ ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample 
     MemoryContextDelete(single);
     MemoryContextDelete(pass);
     return done;
+}
+
+void
+ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index)
+{
+    MemoryContext single =
+        AllocSetContextCreate(CurrentMemoryContext, "ruvector deep trace", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext former = MemoryContextSwitchTo(single);
+    int done = 0;
+    ListCell *cell;
+
+    foreach (cell, state->samples) {
+        RuvSample *sample = lfirst(cell);
+        float truth[RV_TRAJECTORY_MAX_HITS];
+
+        /* A trace asks for the farthest true neighbour only. */
+        if (isnan(sample->truth_bound) || sample->effort_count == 0)
+            continue;
+        for (uint32 i = 0; i < sample->effort_count; i++)
+            truth[i] = sample->truth_bound;
+        trace_efforts(state, table, index, sample, truth, sample->effort_count);
+        MemoryContextReset(single);
+        if (++done % 16 == 0)
+            ruv_worker_breathe();
+    }
+    MemoryContextSwitchTo(former);
+    MemoryContextDelete(single);
 }

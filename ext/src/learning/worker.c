@@ -214,6 +214,10 @@ unload_state(RuvIndexState *state)
     state->loaded = false;
     state->bank = NULL;
     state->bank_changed = false;
+    state->memory = NULL; /* its memory went with the context */
+    state->flat_memory = NULL;
+    state->flat_memory_size = 0;
+    state->memory_changed = false;
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;
@@ -333,6 +337,7 @@ refresh_state(RuvStore *store, RuvIndexState *state)
         ruv_store_load_state(store, state);
         ruv_store_load_samples(store, state);
         ruv_store_load_patterns(store, state);
+        ruv_store_load_memory(store, state);
         state->distilled_samples = (uint32)list_length(state->samples);
         state->loaded = true;
     } else if (identity.epoch != state->identity.epoch) {
@@ -607,7 +612,8 @@ publish_loaded(void)
         RuvIndexState *state = lfirst(cell);
 
         if (state->loaded && state->bank_changed && state->bank != NULL) {
-            ruv_publish_bank(state->slot, state->index_oid, state->bank);
+            ruv_publish_bank(state->slot, state->index_oid, state->bank, state->flat_memory,
+                             state->flat_memory_size);
             state->bank_changed = false;
             note_success(state);
         }

@@ -18,7 +18,7 @@
 /* Share of the searches that is traced once min_samples were. */
 #define RUV_TRACE_SHARE 0.25
 /* How alike two region patterns are that become one. */
-#define RUV_MERGE_SIMILARITY 0.95
+#define RUV_MERGE_SIMILARITY 0.8
 /* Patterns that a bank keeps. */
 #define RUV_BANK_LIMIT 1000
 /* Searches behind the running statistics that a verdict compares with. */
@@ -32,6 +32,7 @@ typedef struct RuvSample {
     bool retrace;           /* served by a former build: hits and verdict say nothing any more */
     float recall;           /* of the search as served; -1 unknown */
     bool exact;             /* measured against every row, not against a search of large effort */
+    float truth_bound;      /* raw distance of the last true neighbour; NaN: not known any more */
     float needed_distances; /* least work that would have reached its target; -1 unknown */
     float diversity;        /* -1 unknown */
     rv_effort *efforts;
@@ -63,6 +64,10 @@ typedef struct RuvIndexState {
     rv_allocator allocator; /* over it */
     rv_bank *bank;          /* NULL: nothing learned */
     bool bank_changed;      /* since it was published */
+    rv_memory *memory;      /* of queries; NULL: none yet */
+    char *flat_memory;      /* what samples are traced with and searches use; NULL: none yet */
+    size_t flat_memory_size;
+    bool memory_changed;    /* flat_memory since it was stored */
     List *samples;          /* of RuvSample, oldest first */
     List *candidates;       /* of RuvSample */
     int in_flight;          /* candidates taken for a pass whose round has not ended */
@@ -124,6 +129,22 @@ extern void ruv_state_publish_figures(RuvIndexState *state);
 /* Fills the index's side of a verdict's input. */
 extern void ruv_running_fill(const RuvIndexState *state, rv_judge_input *in);
 
+/* ---- remember.c ---------------------------------------------------------------------------- */
+
+/* Remembers where a query was answered. Callable at any time: no error. */
+extern void ruv_remember(RuvIndexState *state, const rv_trajectory *head, const float *query,
+                         const rv_hit *hits);
+extern void ruv_forget_memory(RuvIndexState *state);
+/* True when the flat form should be made anew. */
+extern bool ruv_memory_due(const RuvIndexState *state, bool paused);
+/* Makes it anew; the samples must then be traced again and distilled before it is published. */
+extern void ruv_memory_flatten(RuvIndexState *state);
+/* From a stored flat form. False when it is damaged or does not fit the index. */
+extern bool ruv_memory_restore(RuvIndexState *state, const char *flat, size_t size);
+/* Entry points for tracing a query, as a search would get them had the query not been seen. */
+extern void ruv_memory_entry_points(const RuvIndexState *state, const float *query,
+                                    rv_memory_match *match);
+
 /* ---- learn.c, trace.c, distil.c ------------------------------------------------------------ */
 
 /* True when there is work that should be done now; force: any work at all. */
@@ -137,6 +158,8 @@ extern bool ruv_learn_round(RuvIndexState *state, bool force);
  * active snapshot. */
 extern int ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample **batch,
                            int count);
+/* Traces the samples again, from the entry points that the present flat memory gives. */
+extern void ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index);
 /* How many searches one pass over this table should take. */
 extern int ruv_batch_limit(Relation table, int dim);
 
@@ -179,5 +202,7 @@ extern void ruv_store_load_samples(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_save_samples(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_load_patterns(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_save_patterns(RuvStore *store, RuvIndexState *state);
+extern void ruv_store_load_memory(RuvStore *store, RuvIndexState *state);
+extern void ruv_store_save_memory(RuvStore *store, RuvIndexState *state);
 
 #endif

@@ -105,6 +105,7 @@ report_search(RuhnswScan *state)
     report.started = state->started_at;
     report.latency_us = INSTR_TIME_GET_DOUBLE(state->spent) * 1e6;
     report.stats = rv_beam_get_stats(state->beam);
+    report.stats.distances += state->choice.lookup_distances;
     report.pages = (uint32)Min(state->graph.pages, PG_UINT32_MAX);
     report.k = state->returned;
     report.hit_count = state->hit_count;
@@ -186,7 +187,8 @@ make_rule(RuhnswScan *state)
     }
 }
 
-/* Remembered entry points that can be looked at, and the root. */
+/* Remembered entry points that can be looked at, and the root. With remembered ones the search does
+ * not descend: it begins on layer 0. */
 static uint32
 make_starts(RuhnswScan *state, rv_node *starts)
 {
@@ -205,6 +207,8 @@ start_search(IndexScanDesc scan)
     RuhnswScan *state = scan->opaque;
     rv_node starts[RUV_MAX_ENTRY_POINTS + 1];
     int attempts = 0;
+    uint32 count;
+    int level;
     rv_error err;
 
     if (!IsMVCCSnapshot(scan->xs_snapshot))
@@ -233,8 +237,9 @@ start_search(IndexScanDesc scan)
                       "ruhnsw search");
             return;
         }
-        ruv_check(rv_beam_start(state->beam, &state->rule, meta->entry, meta->entry_level, starts,
-                                make_starts(state, starts), &err),
+        count = make_starts(state, starts);
+        level = count > 1 ? 0 : meta->entry_level;
+        ruv_check(rv_beam_start(state->beam, &state->rule, meta->entry, level, starts, count, &err),
                   &err, "ruhnsw search");
     } while (state->graph.entry_vanished);
 }
@@ -322,6 +327,7 @@ next_row(IndexScanDesc scan)
         rv_hit *hit = &state->hits[state->hit_count++];
 
         hit->id = ruhnsw_ref(0, ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
+        hit->node = state->node;
         hit->distance = state->distance;
         hit->reserved = 0;
     }

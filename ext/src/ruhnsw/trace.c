@@ -45,12 +45,15 @@ ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, 
              uint32 truth_count, rv_effort *efforts, rv_trace_summary *summary)
 {
     Probe probe;
+    int level;
     rv_error err;
 
     open_probe(&probe, index, query);
-    ruv_check(rv_beam_trace(probe.beam, limits, probe.graph.meta.entry,
-                            probe.graph.meta.entry_level, truth, truth_count, efforts, summary,
-                            &err),
+    /* As a scan does: remembered entry points take the place of the descent. */
+    level = limits->extra_count > 0 ? Min(probe.graph.meta.entry_level, 0)
+                                    : probe.graph.meta.entry_level;
+    ruv_check(rv_beam_trace(probe.beam, limits, probe.graph.meta.entry, level, truth, truth_count,
+                            efforts, summary, &err),
               &err, "ruhnsw trace");
     close_probe(&probe);
 }
@@ -68,6 +71,7 @@ add_hits(Probe *probe, const rv_beam_result *result, int count, int k, rv_hit *h
         for (int i = 0; i < rows && count < k; i++) {
             hits[count].id = ruhnsw_position(ItemPointerGetBlockNumber(&tids[i]),
                                              ItemPointerGetOffsetNumber(&tids[i]));
+            hits[count].node = result->node;
             hits[count].distance = result->distance;
             hits[count++].reserved = 0;
         }
