@@ -6,7 +6,8 @@
  *
  * The index-wide pattern is calibrated anew over all retained samples each time, so it replaces the
  * former one (keeping its id, birth and usage). Region patterns are learned into the bank with the
- * table's learning_rate, since a region seen long ago may have no sample left.
+ * table's learning_rate, since a region seen long ago may have no sample left. They are few
+ * (RUV_MAX_REGIONS): every search compares its query with each of them.
  */
 #include "learning/worker.h"
 
@@ -187,6 +188,23 @@ learn_patterns(RuvIndexState *state, const rv_distill_output *found)
     }
 }
 
+/* Merges the region patterns that are most alike until there are few enough. */
+static void
+limit_regions(RuvIndexState *state)
+{
+    double similarity = RUV_MERGE_SIMILARITY;
+    rv_error err = {0};
+
+    while (rv_bank_count(state->bank) > RUV_MAX_REGIONS + 1 && similarity > 0) {
+        uint32_t merged;
+
+        ruv_check(
+            rv_bank_consolidate(state->bank, similarity, ruv_policy_merge, NULL, &merged, &err),
+            &err, "consolidating the pattern bank");
+        similarity -= 0.1;
+    }
+}
+
 bool
 ruv_distil(RuvIndexState *state)
 {
@@ -218,6 +236,7 @@ ruv_distil(RuvIndexState *state)
             drop_outdated(state);
             count_usage(state);
             learn_patterns(state, &out);
+            limit_regions(state);
             state->bank_changed = true;
             state->last_learned = now;
         }

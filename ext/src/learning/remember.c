@@ -5,7 +5,7 @@
  * costs one insertion into a small graph. The memory grows all the time, but searches use a flat
  * form of it, and the slack is calibrated for that form: samples are traced from the entry points
  * that the flat form gives for their query (leaving out the query itself). So the flat form changes
- * only when the calibration is made anew with it: when the memory has doubled, and when the
+ * only when the calibration is made anew with it: when the memory has grown threefold, and when the
  * searches pause after it grew noticeably.
  *
  * With ruvector.trajectory_anonymize nothing is remembered, since a memory holds queries.
@@ -20,7 +20,7 @@
 #define RUV_MEMORY_SHARE 0.25
 #define RUV_MEMORY_OVERHEAD 300 /* bytes per query besides its code, measured */
 #define RUV_MEMORY_MINIMUM 16
-#define RUV_MEMORY_GROWTH 2.0
+#define RUV_MEMORY_GROWTH 3.0
 #define RUV_MEMORY_GROWTH_PAUSED 1.1
 
 /* Queries that are kept: as many as searches are, within the shared memory for them. */

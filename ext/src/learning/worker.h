@@ -19,7 +19,9 @@
 #define RUV_TRACE_SHARE 0.25
 /* How alike two region patterns are that become one. */
 #define RUV_MERGE_SIMILARITY 0.8
-/* Patterns that a bank keeps. */
+/* Region patterns that distillation leaves; more cost every search more than they gain. */
+#define RUV_MAX_REGIONS 16
+/* Patterns that a bank takes. */
 #define RUV_BANK_LIMIT 1000
 /* Searches behind the running statistics that a verdict compares with. */
 #define RUV_RUNNING 512
