@@ -129,13 +129,14 @@ install-as-needed:
 	else sudo $(MAKE) --no-print-directory -s install BUILD='$(BUILD)' PG_CONFIG='$(PG_CONFIG)'; fi
 
 TIER   = sh spec/support/tier.sh $(BUILD)/test
-BUSTED = RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) busted -o plainTerminal
+BUSTED = env RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) busted -o plainTerminal
 
 test: deps ## every test; the last line sums them
 	@rm -rf $(BUILD)/test
 	@$(MAKE) --no-print-directory -s -j$(JOBS) build && $(MAKE) --no-print-directory -s install-as-needed
 	@for tier in test-engine test-policies test-sql test-e2e sanitize; do \
-	  echo "== $$tier"; $(MAKE) --no-print-directory -s $$tier || true; done; \
+	  echo "== $$tier"; $(MAKE) --no-print-directory -s $$tier || \
+	    echo "exit status $$?: make $$tier" >>$(BUILD)/test/$$tier.log; done; \
 	sh spec/support/tally.sh $(BUILD)/test/*.log
 
 test-engine: build $(BUILD)/ring_threads ## specs of the engine
@@ -152,7 +153,7 @@ test-e2e: install-as-needed ## specs against private PostgreSQL servers
 	@$(TIER)/e2e.log $(BUSTED) --run e2e
 
 RING_THREADS_SRC = spec/engine/ring_threads.c $(wildcard engine/src/base/*.c engine/src/ring/*.c engine/src/trajectory/*.c)
-RING_THREADS = $(CC) -std=c11 -g -O1 -Iengine/include -Iengine/src
+RING_THREADS = $(CC) -std=c11 -D_GNU_SOURCE -g -O1 -Iengine/include -Iengine/src
 $(BUILD)/ring_threads: $(RING_THREADS_SRC)
 	@mkdir -p $(@D)
 	$(RING_THREADS) -o $@ $^ -lcmocka -lpthread -lm

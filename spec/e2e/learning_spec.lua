@@ -169,6 +169,24 @@ describe("a table that learns", function()
          assert.equal(patterns, db:value("SELECT count(*) FROM ruvector_patterns"))
       end)
 
+      it("starts searches where similar queries were answered, also after a restart", function()
+         local function with_entry_points()
+            local count = 0
+            db:exec("SET enable_seqscan = off; SET ruvector.trajectory_sample_rate = 0")
+            for i = 1, 50 do
+               db:exec("SELECT id FROM items ORDER BY embedding <-> $1 LIMIT 10", tests[i])
+               local last = db:row("SELECT mode, entry_points FROM ruvector_last_search()")
+               if last.mode == "adaptive" and last.entry_points > 0 then count = count + 1 end
+            end
+            return count
+         end
+         learning.wait_adaptive(db, "items", tests[1])
+         assert.is_true(with_entry_points() > 25)
+         server:restart()
+         learning.wait_adaptive(connect(), "items", tests[1])
+         assert.is_true(with_entry_points() > 25)
+      end)
+
       it("keeps it when the worker is killed, and gets another worker", function()
          learning.wait_stats(db, "items", "a worker", function(stats) return stats.worker_pid end)
          local former = learning.stats(db, "items").worker_pid

@@ -21,7 +21,9 @@ local function search(dim, hits, seed)
    local query = ffi.new("float[?]", dim)
    for i = 0, dim - 1 do query[i] = i / 7 - seed end
    local found = ffi.new("rv_hit[?]", math.max(hits, 1))
-   for i = 0, hits - 1 do found[i].id, found[i].distance = seed * 1000ULL + i, i / 3 end
+   for i = 0, hits - 1 do
+      found[i].id, found[i].node, found[i].distance = seed * 1000ULL + i, seed * 77ULL + i, i / 3
+   end
    return head, query, found
 end
 
@@ -38,9 +40,9 @@ describe("a trajectory", function()
    it("is the header, the query padded to 8 bytes, and the hits", function()
       assert.equal(96, ffi.sizeof("rv_trajectory"))
       assert.equal(96 + 8, tonumber(lib.rv_trajectory_size(1, 0)))
-      assert.equal(96 + 8 + 16, tonumber(lib.rv_trajectory_size(2, 1)))
-      assert.equal(96 + 512 + 160, tonumber(lib.rv_trajectory_size(128, 10)))
-      assert.equal(96 + 64000 + 2048, tonumber(lib.rv_trajectory_size(16000, 128)))
+      assert.equal(96 + 8 + 24, tonumber(lib.rv_trajectory_size(2, 1)))
+      assert.equal(96 + 512 + 240, tonumber(lib.rv_trajectory_size(128, 10)))
+      assert.equal(96 + 64000 + 3072, tonumber(lib.rv_trajectory_size(16000, 128)))
    end)
 
    it("has no size beyond its limits", function()
@@ -67,7 +69,7 @@ describe("a trajectory", function()
          engine.check(view(), err)
          assert.equal(ffi.string(head, ffi.sizeof(head)), ffi.string(head_out[0], ffi.sizeof(head)))
          assert.equal(ffi.string(query, 4 * shape[1]), ffi.string(query_out[0], 4 * shape[1]))
-         assert.equal(ffi.string(hits, 16 * shape[2]), ffi.string(hits_out[0], 16 * shape[2]))
+         assert.equal(ffi.string(hits, 24 * shape[2]), ffi.string(hits_out[0], 24 * shape[2]))
       end
       assert.truthy(_anchor)
    end)
@@ -113,12 +115,12 @@ describe("a trajectory", function()
 
       it("is refused when the record is longer or shorter than its counts say", function()
          store(4, 1)
-         for _, bytes in ipairs { 96, 127, 129, 4096 } do
+         for _, bytes in ipairs { 96, 135, 137, 4096 } do
             assert.equal(lib.RV_ERR_FORMAT, view(bytes))
-            assert.matches(bytes .. " bytes; dim 4 with result_count 1 takes 128", engine.message(err), 1,
+            assert.matches(bytes .. " bytes; dim 4 with result_count 1 takes 136", engine.message(err), 1,
                true)
          end
-         assert.equal(lib.RV_OK, view(128))
+         assert.equal(lib.RV_OK, view(136))
       end)
 
       it("is refused at an odd address", function()
