@@ -115,6 +115,16 @@ for _, line in ipairs(undefined_symbols("libruvector_host.a")) do
    end
 end
 
+-- The end of every search: no lock, no allocation, no error (ext/src/learning.h).
+for _, line in ipairs(lines("nm -u --format=posix " .. build .. "/ext/src/learning/capture.o")) do
+   local name = line:match("^([%w_@.]+) [Uw]") or ""
+   for _, pattern in ipairs { "^LW", "^Lock", "^s_lock", "alloc", "^MemoryContext", "^err", "^SPI" } do
+      if name:match(pattern) then
+         finding("capture.c needs %s: a finished search may not wait or fail", name)
+      end
+   end
+end
+
 -- malloc only behind the allocator of base/.
 local libc_memory = [[grep -rnE '\b(malloc|calloc|realloc|free) *\(' engine/src]]
    .. [[ | grep -vE 'engine/src/base/|cJSON|rv_free|->free|\.free' || true]]
