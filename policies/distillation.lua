@@ -24,7 +24,7 @@ local policy = {
    describe = "Calibrates the slack for each recall target from deep traces: one table for the whole index, "
       .. "and a shrunken correction for each region of the query space.",
    defaults = {
-      safety = 1.2, -- standard errors of the mean recall added to a target
+      safety = 0.9, -- standard errors of the mean recall added to a target
       half_life_days = 14, -- a sample of this age counts half
       samples_per_cluster = 100,
       max_clusters = 16, -- every search compares with every region: more cost more than they gain

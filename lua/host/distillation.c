@@ -252,7 +252,7 @@ distill_by_policy(lua_State *L, void *data)
 
 /* ---- the built-in ------------------------------------------------------------------------- */
 
-#define SAFETY 1.2
+#define SAFETY 0.9
 #define CONFIDENCE_HALF 100
 #define HALF_LIFE_S (14 * 86400.0)
 

@@ -2,7 +2,7 @@
  * samples.c - the worker's memory of searches: candidates, samples and running statistics.
  *
  * Every drained search feeds the running statistics. The first min_samples of a build become
- * candidates for a deep trace, then one in three does (RUV_TRACE_SHARE): calibration gains little
+ * candidates for a deep trace, then three in ten do (RUV_TRACE_SHARE): calibration gains little
  * from more, and the deep trace is what learning costs. When candidates arrive faster than they are
  * traced, a reservoir (Vitter's algorithm R) keeps an even draw of what arrived since the last
  * round, so that a burst cannot grow the worker or push out what is different.

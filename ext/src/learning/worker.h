@@ -16,7 +16,7 @@
 /* Searches in one pass over the table. */
 #define RUV_MAX_BATCH 512
 /* Share of the searches that is traced once min_samples were. */
-#define RUV_TRACE_SHARE 0.33
+#define RUV_TRACE_SHARE 0.3
 /* How alike two region patterns are that become one. */
 #define RUV_MERGE_SIMILARITY 0.8
 /* Region patterns that distillation leaves; more cost every search more than they gain. */
