@@ -6,8 +6,9 @@
  *
  * The index-wide pattern is calibrated anew over all retained samples each time, so it replaces the
  * former one (keeping its id, birth and usage). Region patterns are learned into the bank with the
- * table's learning_rate, since a region seen long ago may have no sample left. They are few
- * (RUV_MAX_REGIONS): every search compares its query with each of them.
+ * table's learning_rate, since a region seen long ago may have no sample left; when the
+ * memory of queries was made anew they begin anew, too. They are few (RUV_MAX_REGIONS): every
+ * search compares its query with each of them.
  */
 #include "learning/worker.h"
 
@@ -72,7 +73,8 @@ require_bank(RuvIndexState *state)
                   &err, "creating the pattern bank");
 }
 
-/* Drops the patterns of former builds of the index: their calibration does not hold any more. */
+/* Drops patterns whose calibration does not hold any more: those of former builds of the index, and
+ * regions calibrated with a former memory. */
 static void
 drop_outdated(RuvIndexState *state)
 {
@@ -82,7 +84,8 @@ drop_outdated(RuvIndexState *state)
         const float *centroid;
         const rv_pattern *pattern = rv_bank_get(state->bank, i, &centroid);
 
-        if (pattern->index_epoch != state->identity.epoch)
+        if (pattern->index_epoch != state->identity.epoch ||
+            (state->memory_renewed && pattern->scope == RV_PATTERN_REGION))
             ruv_check(rv_bank_remove(state->bank, pattern->id, &err), &err,
                       "dropping an outdated pattern");
     }
@@ -238,6 +241,7 @@ ruv_distil(RuvIndexState *state)
             learn_patterns(state, &out);
             limit_regions(state);
             state->bank_changed = true;
+            state->memory_renewed = false;
             state->last_learned = now;
         }
         state->undistilled = 0;

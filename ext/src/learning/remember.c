@@ -100,6 +100,7 @@ ruv_memory_flatten(RuvIndexState *state)
     rv_error err = {0};
 
     state->memory_changed = true;
+    state->memory_renewed = true;
     if (ruv_trajectory_anonymize) {
         ruv_forget_memory(state);
         return;

@@ -218,6 +218,7 @@ unload_state(RuvIndexState *state)
     state->flat_memory = NULL;
     state->flat_memory_size = 0;
     state->memory_changed = false;
+    state->memory_renewed = false;
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;

@@ -70,6 +70,7 @@ typedef struct RuvIndexState {
     char *flat_memory;      /* what samples are traced with and searches use; NULL: none yet */
     size_t flat_memory_size;
     bool memory_changed;    /* flat_memory since it was stored */
+    bool memory_renewed;    /* flat_memory since the last distillation */
     List *samples;          /* of RuvSample, oldest first */
     List *candidates;       /* of RuvSample */
     int in_flight;          /* candidates taken for a pass whose round has not ended */
