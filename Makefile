@@ -51,7 +51,7 @@ help: ## this list
 # Debian packages: to build, to run (Lua libraries of the tools and specs), to test and lint.
 PACKAGES = gcc libc6-dev pkg-config binutils postgresql-15 postgresql-server-dev-15 \
            libluajit-5.1-dev luajit libcjson-dev libsimde-dev libpq5 zstd util-linux procps \
-           lua-posix lua-argparse lua-dkjson lua-cjson \
+           lua-posix lua-filesystem lua-argparse lua-dkjson lua-cjson \
            lua-busted lua-check libcmocka-dev cppcheck clang-format
 
 deps: ## install what is missing from Debian's packages
