@@ -267,6 +267,8 @@ describe("a table that learns", function()
       assert.is_true(rows.all > 0)
       assert.equal(0, rows.queries)
       assert.equal(rows.all, rows.hashes)
+      assert.equal(0, db:value([[SELECT count(*) FROM ruvector_memory
+         WHERE table_id = 'private_items'::regclass]]))
       server:configure { ["ruvector.trajectory_anonymize"] = "off" }
       server:reload()
    end)

@@ -2,7 +2,7 @@
  * memory.h - remembered queries: where in the graph the neighbours of past queries were found.
  *
  * A query that resembles a past one starts its search among that one's neighbours instead of
- * descending through the upper layers. Only a handful of distances to compact codes is spent on
+ * descending through the upper layers. About a hundred distances to compact codes are spent on
  * finding the past queries, and they replace the descent; what is saved are the expansions that
  * lead into the right region, and the true neighbours that lie behind a detour.
  *

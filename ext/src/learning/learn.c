@@ -251,11 +251,11 @@ save(RuvIndexState *state, bool patterns)
     if (!ruv_store_open(&store))
         return;
     ruv_store_save_samples(&store, state);
-    if (patterns) {
+    if (patterns)
         ruv_store_save_patterns(&store, state);
-        if (state->memory_changed)
-            ruv_store_save_memory(&store, state);
-    }
+    /* A memory belongs to the patterns calibrated with it; one given up goes at once. */
+    if (state->memory_changed && (patterns || state->flat_memory == NULL))
+        ruv_store_save_memory(&store, state);
     ruv_store_save_state(&store, state);
     ruv_store_close(&store);
 }
