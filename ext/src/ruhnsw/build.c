@@ -155,10 +155,6 @@ add_row(RuhnswBuild *build, ItemPointer tid)
         return;
     if (build->graph)
         flush_graph(build);
-    if (norm > build->writer.graph.meta.max_norm) {
-        ruhnsw_raise_max_norm(build->index, norm, true);
-        build->writer.graph.meta.max_norm = norm;
-    }
     ruhnsw_add(
         &build->writer, build->vector, tid,
         Min(rv_hnsw_draw_level(&build->rng, build->meta.m), ruhnsw_max_level(build->meta.m)));

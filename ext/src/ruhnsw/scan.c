@@ -15,7 +15,8 @@
  *   - A node is freed only when the transaction horizon has passed the moment at which the last
  * link to it was removed (vacuum.c). A running scan's snapshot holds the horizon back, so what its
  * beam has seen stays in place. On a standby the horizon is the primary's, and a node may be freed
- *     under a scan: the generation in its reference shows it, and the scan skips the node.
+ *     under a scan, and its slot be used for another: the scan then skips it or walks over the
+ *     other one, whose rows are too young for its snapshot.
  *   - Rows are filtered by the executor's MVCC snapshot. Should vacuum remove a row and its line
  *     pointer be used again between our reading of a node and the heap fetch, the new row is
  *     invisible to the snapshot. Only MVCC snapshots come here: ordering operators are used by
@@ -106,7 +107,7 @@ report_search(RuhnswScan *state)
     report.latency_us = INSTR_TIME_GET_DOUBLE(state->spent) * 1e6;
     report.stats = rv_beam_get_stats(state->beam);
     report.stats.distances += state->choice.lookup_distances;
-    report.pages = (uint32)Min(state->graph.pages, PG_UINT32_MAX);
+    report.pages = (uint32)Min(state->graph.reader.pages, PG_UINT32_MAX);
     report.k = state->returned;
     report.hit_count = state->hit_count;
     report.hits = state->hits;
@@ -195,7 +196,7 @@ make_starts(RuhnswScan *state, rv_node *starts)
     uint32 count = 0;
 
     for (int i = 0; i < state->choice.entry_count; i++)
-        if (ruhnsw_ref_in_file(state->graph.index, state->choice.entry_points[i]))
+        if (ruhnsw_ref_in_file(&state->graph, state->choice.entry_points[i]))
             starts[count++] = state->choice.entry_points[i];
     starts[count++] = state->graph.meta.root;
     return count;
@@ -214,7 +215,7 @@ start_search(IndexScanDesc scan)
     if (!IsMVCCSnapshot(scan->xs_snapshot))
         elog(ERROR, "a ruhnsw index can only be scanned with an MVCC snapshot");
     state->started_at = GetCurrentTimestamp();
-    state->graph.pages = 0;
+    state->graph.reader.pages = 0;
     ruhnsw_graph_refresh(&state->graph);
     load_query(state, scan->orderByData);
     ruhnsw_identity(scan->indexRelation, &state->graph.meta, &state->identity);
@@ -326,7 +327,7 @@ next_row(IndexScanDesc scan)
     if (state->hit_count < RV_TRAJECTORY_MAX_HITS) {
         rv_hit *hit = &state->hits[state->hit_count++];
 
-        hit->id = ruhnsw_ref(0, ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
+        hit->id = ruhnsw_position(ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
         hit->node = state->node;
         hit->distance = state->distance;
         hit->reserved = 0;
@@ -353,7 +354,9 @@ ruhnsw_get_tuple(IndexScanDesc scan, ScanDirection direction)
         INSTR_TIME_SET_ZERO(state->spent);
     INSTR_TIME_SET_CURRENT(before);
     former = MemoryContextSwitchTo(state->context);
+    ruv_reader_refresh(&state->graph.reader);
     found = next_row(scan);
+    ruv_reader_report(&state->graph.reader);
     MemoryContextSwitchTo(former);
     INSTR_TIME_SET_CURRENT(after);
     INSTR_TIME_ACCUM_DIFF(state->spent, after, before);

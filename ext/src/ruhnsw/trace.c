@@ -4,6 +4,8 @@
  */
 #include "ruhnsw/ruhnsw.h"
 
+#include <math.h>
+
 #include "utils/memutils.h"
 
 /* A search outside of a scan, in a memory context of its own. */
@@ -40,19 +42,47 @@ close_probe(Probe *probe)
     MemoryContextDelete(probe->context);
 }
 
+/*
+ * The distances of true neighbours are those of the rows, the search sees those of the codes. They
+ * differ by the projection of the code's error onto the direction of the query: of an error in a
+ * random direction its length / sqrt(dim), twice that being rare. A neighbour counts as found when
+ * its code is no farther than the true distance and this much, in metric form.
+ */
+static float
+code_distance_bound(const Probe *probe, const float *query, float truth)
+{
+    const RuhnswMetaData *meta = &probe->graph.meta;
+    rv_metric_map map =
+        rv_metric_map_make(probe->graph.metric, meta->max_norm, rv_norm(query, meta->dim));
+    double metric;
+
+    if (meta->max_error == 0.0f)
+        return truth;
+    if (probe->graph.metric == RV_METRIC_L1)
+        return truth + 2.0f * meta->max_error;
+    if (map.b == 0.0f)
+        return truth;
+    metric = rv_metric_map_apply(&map, truth) + 2.0 * meta->max_error / sqrt(meta->dim);
+    return (float)((metric * metric - map.a) / map.b);
+}
+
 void
 ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, const float *truth,
              uint32 truth_count, rv_effort *efforts, rv_trace_summary *summary)
 {
     Probe probe;
+    float *bounds;
     int level;
     rv_error err;
 
     open_probe(&probe, index, query);
+    bounds = palloc(sizeof(float) * truth_count);
+    for (uint32 i = 0; i < truth_count; i++)
+        bounds[i] = code_distance_bound(&probe, query, truth[i]);
     /* As a scan does: remembered entry points take the place of the descent. */
     level = limits->extra_count > 0 ? Min(probe.graph.meta.entry_level, 0)
                                     : probe.graph.meta.entry_level;
-    ruv_check(rv_beam_trace(probe.beam, limits, probe.graph.meta.entry, level, truth, truth_count,
+    ruv_check(rv_beam_trace(probe.beam, limits, probe.graph.meta.entry, level, bounds, truth_count,
                             efforts, summary, &err),
               &err, "ruhnsw trace");
     close_probe(&probe);
