@@ -1,4 +1,4 @@
--- index_bench.lua - ruhnsw against pgvector's hnsw: the same rows, the same parameters, in one server, in turns.
+-- index_bench.lua - ruhnsw against pgvector's hnsw: same rows, same parameters, one server, in turns.
 --
 --   make bench-index      or, for a few minutes only,      make bench-index QUICK=1
 --
@@ -10,13 +10,17 @@
 --   search   at each of these, short windows of one client and of two; the systems take turns within a round
 --   churn    half of the rows deleted, vacuumed, inserted again: recall at the same ef_search
 --
--- Speed at a recall is interpolated on a round's curve (ruvector.curve), ratios are taken within a round, and
--- the median of the rounds counts. Everything learned is off. The client adds the same to both systems; the row
--- "protocol" shows how much: a prepared statement with the same parameter that searches nothing.
+-- Speed at a recall is interpolated on a round's curve (ruvector.curve), ratios are taken within a round,
+-- and the median of the rounds counts. Everything learned is off. The client adds the same to both systems;
+-- the row "protocol" shows how much: a prepared statement with the same parameter that searches nothing.
 --
--- Environment (make passes its variables on): QUICK=1, DATASETS="wordnet ..." (default: all that are present),
--- DATA=folder (default ../shared/data), EF="10 20 40", ROUNDS, WINDOW (seconds), QUERIES (test queries at most), M,
--- EF_CONSTRUCTION, EXTRA_WITH="storage = int8; storage = float16" (more ruhnsw indexes, beside the plain one).
+-- Environment (make passes its variables on):
+--   QUICK=1          the bundled data only, 500 queries, 3 short rounds
+--   DATASETS="a b"   by name; default: all that are present
+--   DATA=folder      where those that are not bundled are; default ../shared/data
+--   EF="10 20 40"    the ef_search values to try, ascending
+--   ROUNDS, WINDOW (seconds), QUERIES (test queries at most), M, EF_CONSTRUCTION
+--   EXTRA_WITH="storage = int8; storage = float16"   more ruhnsw indexes, beside the plain one
 
 local json = require("dkjson") -- Debian: lua-dkjson
 local clock = require("ruvector.clock")
@@ -30,6 +34,7 @@ local terminal = require("demo.terminal")
 
 local DEFAULT_EF = 40
 local HELD_OUT = 20 -- each that many-th row is inserted and not built
+local EF_SEARCHES = "10 14 20 28 40 57 80 113 160 226 320 453 640 800 1000 1400 2000 2800 4000"
 local say = terminal.say
 
 local function env_number(name, default)
@@ -49,12 +54,13 @@ end
 
 local function options()
    local quick = (os.getenv("QUICK") or "") ~= "" and os.getenv("QUICK") ~= "0"
-   local o = { quick = quick, folder = os.getenv("DATA") or "", rounds = env_number("ROUNDS", quick and 3 or 5),
-      window = env_number("WINDOW", quick and 0.5 or 1), queries = env_number("QUERIES", quick and 500 or 2000),
-      m = env_number("M", 16), ef_construction = env_number("EF_CONSTRUCTION", 64), efs = {}, variants = { "" } }
+   local o = { quick = quick, folder = os.getenv("DATA") or "", efs = {}, variants = { "" },
+      rounds = env_number("ROUNDS", quick and 3 or 5), window = env_number("WINDOW", quick and 0.5 or 1),
+      queries = env_number("QUERIES", quick and 500 or 2000), m = env_number("M", 16),
+      ef_construction = env_number("EF_CONSTRUCTION", 64) }
    if o.folder == "" then o.folder = "../shared/data" end
    local ef_text = os.getenv("EF") or ""
-   if ef_text == "" then ef_text = "10 14 20 28 40 57 80 113 160 226 320 453 640 800 1000 1400 2000 2800 4000" end
+   if ef_text == "" then ef_text = EF_SEARCHES end
    for _, word in ipairs(words(ef_text, " ,")) do
       local ef = tonumber(word) or error("EF must be a list of numbers, not '" .. ef_text .. "'", 0)
       if ef < data.K then error(("EF %d is below the %d rows asked for"):format(ef, data.K), 0) end
@@ -81,7 +87,9 @@ end
 local function build_and_insert(run, set, system, out)
    local function held_out(id) return id % HELD_OUT == HELD_OUT - 1 end
    local db, pool = run.db, run.pool
-   step(system.name .. ": loaded", function() system:load(db, set, function(id) return not held_out(id) end) end)
+   step(system.name .. ": loaded", function()
+      system:load(db, set, function(id) return not held_out(id) end)
+   end)
    step(system.name .. ": built without workers", function() out.build[0] = system:build(db, set, 0) end)
    local ids = { {}, {}, {} } -- the first third for one client alone, the others for two at once
    local n = 0
@@ -93,8 +101,8 @@ local function build_and_insert(run, set, system, out)
       step(("%s: inserted by %d client(s)"):format(system.name, count), function()
          local start = clock.now() + 0.5
          local answers = pool:all(count, function(i)
-            return { op = "insert", sql = system:insert_sql(), path = set.row_path, ids = ids[count == 1 and 1 or i + 1],
-               start = start }
+            return { op = "insert", sql = system:insert_sql(), path = set.row_path,
+               ids = ids[count == 1 and 1 or i + 1], start = start }
          end)
          local first, last, done = math.huge, 0, 0
          for _, answer in ipairs(answers) do
@@ -105,7 +113,9 @@ local function build_and_insert(run, set, system, out)
       end)
    end
    step(system.name .. ": loaded again", function() system:load(db, set, function() return true end) end)
-   step(system.name .. ": built with one worker", function() out.build[1], out.bytes = system:build(db, set, 1) end)
+   step(system.name .. ": built with one worker", function()
+      out.build[1], out.bytes = system:build(db, set, 1)
+   end)
    system:check_plan(db, set)
 end
 
@@ -146,13 +156,15 @@ local function round(run, set, results, number)
          for _, r in ipairs(results) do
             local point = r.points[i]
             local message = { setup = { point and r.system:set_ef(point.ef) }, offset = number * 307,
-               sql = point and r.system:search_sql(set) or r.system:floor_sql(), rows = point and data.K or 1 }
+               sql = point and r.system:search_sql(set) or r.system:floor_sql(),
+               rows = point and data.K or 1 }
             if i == 0 or point then
-               local window = run.pool:window(count, i == 0 and run.options.window / 4 or run.options.window, message)
+               local seconds = i == 0 and run.options.window / 4 or run.options.window
+               local window = run.pool:window(count, seconds, message)
                local into = i == 0 and r.protocol or point
                into.qps[count][number] = window.qps
                if count == 1 then
-                  for _, latency in ipairs(window.latencies) do into.latencies[#into.latencies + 1] = latency end
+                  for _, latency in ipairs(window.latencies) do table.insert(into.latencies, latency) end
                end
             end
          end
@@ -191,7 +203,8 @@ local function measure(run, set)
    end)
    local results = {}
    for i, system in ipairs(run.systems) do
-      results[i] = { system = system, build = {}, insert = {}, protocol = { qps = { {}, {} }, latencies = {} } }
+      results[i] = { system = system, build = {}, insert = {},
+         protocol = { qps = { {}, {} }, latencies = {} } }
       build_and_insert(run, set, system, results[i])
    end
    for _, r in ipairs(results) do
@@ -219,7 +232,8 @@ end
 -- One line of the search table; label: the ef_search.
 local function search_row(name, label, p)
    return { name, label, number(p.recall, "%.4f"), number(p.qps1, "%.0f"), number(p.qps2, "%.0f"),
-      number(p.p50_us, "%.0f"), number(p.p99_us, "%.0f"), number(p.pages, "%.0f"), number(p.distances, "%.0f") }
+      number(p.p50_us, "%.0f"), number(p.p99_us, "%.0f"), number(p.pages, "%.0f"),
+      number(p.distances, "%.0f") }
 end
 
 local function summary(point)
@@ -234,7 +248,8 @@ local function at_goal(r, goal)
    for column, measure_of in pairs {
       qps1 = function(p) return 1 / p.qps1 end, qps2 = function(p) return 1 / p.qps2 end,
       p50_us = function(p) return p.p50_us end, p99_us = function(p) return p.p99_us end,
-      pages = function(p) return p.pages end, distances = r.system.ours and function(p) return p.distances end or nil,
+      pages = function(p) return p.pages end,
+      distances = r.system.ours and function(p) return p.distances end or nil,
    } do
       out[column] = criteria.value_at(r.summaries, goal, measure_of)
    end
@@ -251,7 +266,9 @@ local function report(set, results)
       for i, goal in ipairs(criteria.GOALS) do r.goals[i] = at_goal(r, goal) end
       r.floor = summary(r.protocol)
       searches[#searches + 1] = search_row(r.system.name, "protocol", r.floor)
-      for _, p in ipairs(r.summaries) do searches[#searches + 1] = search_row(r.system.name, tostring(p.ef), p) end
+      for _, p in ipairs(r.summaries) do
+         searches[#searches + 1] = search_row(r.system.name, tostring(p.ef), p)
+      end
       for _, p in ipairs(r.goals) do
          searches[#searches + 1] = search_row(r.system.name, ("at recall %.2f"):format(p.goal), p)
       end
@@ -261,10 +278,11 @@ local function report(set, results)
          ("%.1f"):format(r.churn.bytes / 1e6) }
    end
    say(("\n### %s"):format(set.name))
-   markdown({ "index", "ef_search", "recall@10", "queries/s, 1 client", "queries/s, 2 clients", "p50 us", "p99 us",
-      "pages", "distances" }, searches)
-   markdown({ "index", "build s, 0 workers", "build s, 1 worker", "MB", "inserts/s, 1 client", "inserts/s, 2 clients",
-      "churn at ef_search", "recall fresh", "recall after churn", "MB after churn" }, rest)
+   markdown({ "index", "ef_search", "recall@10", "queries/s, 1 client", "queries/s, 2 clients", "p50 us",
+      "p99 us", "pages", "distances" }, searches)
+   markdown({ "index", "build s, 0 workers", "build s, 1 worker", "MB", "inserts/s, 1 client",
+      "inserts/s, 2 clients", "churn at ef_search", "recall fresh", "recall after churn",
+      "MB after churn" }, rest)
 end
 
 local function judge(set_name, results)
@@ -321,7 +339,8 @@ local function compare(run, sets, document)
    for _, sql in ipairs(systems.SETUP) do db:exec(sql) end
    say(pgvector and "  pgvector " .. pgvector or "  pgvector is not installed: only ruhnsw is measured")
    document.pgvector = pgvector
-   run.systems = systems.all(run.options.variants, pgvector ~= nil, run.options.m, run.options.ef_construction)
+   run.systems = systems.all(run.options.variants, pgvector ~= nil, run.options.m,
+      run.options.ef_construction)
    for _, set in ipairs(sets) do
       local results = measure(run, set)
       report(set, results)
@@ -345,8 +364,8 @@ local function main(pool)
    assert(os.execute("mkdir -p '" .. output .. "'") == 0, "cannot create " .. output)
    terminal.heading("ruhnsw and pgvector's hnsw, in turns on one server")
    local sets = open_sets(o)
-   local document = { m = o.m, ef_construction = o.ef_construction, rounds = o.rounds, window_seconds = o.window,
-      quick = o.quick, sets = {}, criteria = {} }
+   local document = { m = o.m, ef_construction = o.ef_construction, rounds = o.rounds,
+      window_seconds = o.window, quick = o.quick, sets = {}, criteria = {} }
    cluster.with({ directory = output .. "/cluster", preload = true, settings = {
       shared_buffers = ("%dMB"):format(1024 + 512 * (#o.variants - 1)), maintenance_work_mem = "1GB",
       max_wal_size = "16GB", checkpoint_timeout = "1h", autovacuum = "off", jit = "off",

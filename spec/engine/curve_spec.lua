@@ -3,7 +3,7 @@
 local curve = require("ruvector.curve")
 
 local function near(expected, seen)
-   assert.is_true(math.abs(expected - seen) < 1e-9 * math.abs(expected), expected .. " but saw " .. tostring(seen))
+   assert.is_true(math.abs(expected - seen) < 1e-9 * math.abs(expected), expected .. ", saw " .. seen)
 end
 
 describe("the cost at a recall", function()
@@ -21,8 +21,11 @@ describe("the cost at a recall", function()
 
    it("is exact for every recall on a curve that is such a line", function()
       local line = {}
-      for i, ef in ipairs { 10, 20, 40, 80, 160 } do line[i] = { recall = 1 - 0.6 * ef ^ -0.75, cost = 3 * ef ^ 0.9 } end
-      for _, ef in ipairs { 11, 33, 77, 159 } do near(3 * ef ^ 0.9, curve.at_recall(line, 1 - 0.6 * ef ^ -0.75)) end
+      local function recall(ef) return 1 - 0.6 * ef ^ -0.75 end
+      for i, ef in ipairs { 10, 20, 40, 80, 160 } do
+         line[i] = { recall = recall(ef), cost = 3 * ef ^ 0.9 }
+      end
+      for _, ef in ipairs { 11, 33, 77, 159 } do near(3 * ef ^ 0.9, curve.at_recall(line, recall(ef))) end
    end)
 
    it("below the first point is the cost of the first, beyond the last there is none", function()
@@ -40,7 +43,7 @@ describe("the cost at a recall", function()
 end)
 
 describe("medians, ratios and quantiles", function()
-   it("takes the middle, or the mean of the middle two, without changing the order of its argument", function()
+   it("takes the middle, or the mean of the middle two, and leaves its argument in order", function()
       local values = { 5, 1, 3 }
       assert.equal(3, curve.median(values))
       assert.same({ 5, 1, 3 }, values)

@@ -5,8 +5,9 @@
 -- when its pipe does. Clients are forked before the server starts, since they must not hold the pipe
 -- whose end tells the server's guardian to clean up.
 --
--- What is timed is the least that any client does: vectors are packed in binary form beforehand, results come in
--- binary form and are not read. All clients of a window start and stop at one reading of the monotonic clock.
+-- What is timed is the least that any client does: vectors are packed in binary form beforehand, results
+-- come in binary form and are not read. All clients of a window start and stop at one reading of the
+-- monotonic clock.
 
 local unistd = require("posix.unistd") -- Debian: lua-posix
 local wait = require("posix.sys.wait").wait
@@ -61,12 +62,16 @@ function commands.connect(state, message)
    return {}
 end
 
+local function vector_of(vectors, i)
+   return pg.vector(vectors.data + i * vectors.dim, vectors.dim)
+end
+
 -- Packs the test queries.
 function commands.queries(state, message)
    local vectors = data.vectors(message.path)
    state.packed = {}
    for query = message.first, message.last do
-      state.packed[#state.packed + 1] = pg.parameters(pg.vector(vectors.data + query * vectors.dim, vectors.dim))
+      state.packed[#state.packed + 1] = pg.parameters(vector_of(vectors, query))
    end
    return {}
 end
@@ -87,8 +92,9 @@ function commands.window(state, message)
    while before < message.stop do
       local rows = search:run(packed[query + 1])
       local now = clock.now()
-      if rows ~= message.rows then error(("%d rows where %d were asked for: %s"):format(rows, message.rows,
-         message.sql), 0) end
+      if rows ~= message.rows then
+         error(("%d rows where %d were asked for: %s"):format(rows, message.rows, message.sql), 0)
+      end
       n = n + 1
       latencies[n], before, query = (now - before) * 1e6, now, (query + 1) % #packed
    end
@@ -100,7 +106,7 @@ function commands.insert(state, message)
    local vectors = data.vectors(message.path)
    local insert, packed, latencies = statement(state, message.sql), {}, {}
    for i, id in ipairs(message.ids) do
-      packed[i] = pg.parameters(id, pg.vector(vectors.data + id * vectors.dim, vectors.dim))
+      packed[i] = pg.parameters(id, vector_of(vectors, id))
    end
    clock.pause(math.max(0, message.start - clock.now()))
    local started = clock.now()

@@ -35,12 +35,14 @@ local function speed_ratio(ours, theirs, clients, recall)
    return curve.median_ratio(a, b)
 end
 
---- The criteria of one of our indexes (`ours`) against pgvector (`theirs`, nil where it is not installed: then only the
--- churn is judged). Returns an array of {name, limit (text), value (nil: could not be measured), met}.
+--- The criteria of one of our indexes (`ours`) against pgvector (`theirs`, nil where it is not installed:
+-- then only the churn is judged). Returns an array of {name, limit (text), value (nil: could not be
+-- measured), met}.
 function M.judge(ours, theirs)
    local out = {}
    local function add(name, value, least, most)
-      out[#out + 1] = { name = name, value = value, limit = least and (">= %g"):format(least) or ("<= %g"):format(most),
+      local limit = least and (">= %g"):format(least) or ("<= %g"):format(most)
+      out[#out + 1] = { name = name, value = value, limit = limit,
          met = value ~= nil and (not least or value >= least) and (not most or value <= most) }
    end
    if theirs then
@@ -60,8 +62,8 @@ function M.judge(ours, theirs)
       end
       add("index bytes, ratio", ours.bytes / theirs.bytes, nil, MOST_SIZE)
    end
-   add(("recall lost under churn at ef_search %d"):format(ours.churn.ef), ours.churn.before - ours.churn.after, nil,
-      MOST_CHURN)
+   add(("recall lost under churn at ef_search %d"):format(ours.churn.ef),
+      ours.churn.before - ours.churn.after, nil, MOST_CHURN)
    return out
 end
 

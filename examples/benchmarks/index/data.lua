@@ -44,13 +44,15 @@ Set.__index = Set
 --- The folder of a set, or nil where it is not present.
 function M.directory(name, folder)
    if name == "debian-packages" then return BUNDLED end
-   if not SETS[name] then error("unknown data set " .. name .. "; known: " .. table.concat(M.NAMES, ", "), 0) end
+   if not SETS[name] then
+      error(("unknown data set '%s'; known: %s"):format(name, table.concat(M.NAMES, ", ")), 0)
+   end
    local directory = folder .. "/" .. name
    return lfs.attributes(directory) and directory or nil
 end
 
---- Opens a set. Fields: name, metric ("l2", "cosine"), rows, queries, query_path, row_path, first, last (the test
--- queries used, at most `limit`).
+--- Opens a set. Fields: name, metric ("l2", "cosine"), rows, queries, query_path, row_path, first, last
+-- (the test queries used, at most `limit`).
 function M.open(name, directory, limit)
    local spec = SETS[name]
    local self = setmetatable({ name = name, metric = spec.metric, row_path = directory .. "/" .. spec.rows,
@@ -81,7 +83,8 @@ end
 
 function Set:distance(query, row)
    local dim = self.rows.dim
-   return (self.metric == "l2" and l2 or cosine)(self.queries.data + query * dim, self.rows.data + row * dim, dim)
+   local a, b = self.queries.data + query * dim, self.rows.data + row * dim
+   return self.metric == "l2" and l2(a, b, dim) or self.metric == "cosine" and cosine(a, b, dim)
 end
 
 --- Recall at K of the returned row numbers, by distance: a row no farther than the true K-th counts, so

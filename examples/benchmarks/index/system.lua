@@ -1,7 +1,7 @@
 -- system.lua - one index under test: ruhnsw with some storage parameters, or pgvector's hnsw.
 --
--- Each has a table of its own (id, embedding) with the same rows in the same order, so that one system's inserts, dead rows
--- and plans do not touch another's.
+-- Each has a table of its own (id, embedding) with the same rows in the same order, so that one system's
+-- inserts, dead rows and plans do not touch another's.
 
 local json = require("dkjson") -- Debian: lua-dkjson
 local clock = require("ruvector.clock")
@@ -25,7 +25,8 @@ function M.all(variants, pgvector, m, ef_construction)
       out[#out + 1] = setmetatable(system, System)
    end
    for _, with in ipairs(variants) do
-      add { name = with == "" and "ruhnsw" or "ruhnsw " .. with, ours = true, type = "ruvector", am = "ruhnsw",
+      local name = with == "" and "ruhnsw" or "ruhnsw " .. with
+      add { name = name, ours = true, type = "ruvector", am = "ruhnsw",
          ef = "ruvector.ef_search", largest_ef = 10000, with = with }
    end
    if pgvector then
@@ -43,7 +44,8 @@ M.SETUP = {
 }
 
 function System:search_sql(set)
-   return ("SELECT id FROM %s ORDER BY embedding %s $1 LIMIT %d"):format(self.table, OPERATORS[set.metric], data.K)
+   return ("SELECT id FROM %s ORDER BY embedding %s $1 LIMIT %d"):format(self.table,
+      OPERATORS[set.metric], data.K)
 end
 
 --- What the protocol alone costs: the same parameter, no search, no row of a table.
@@ -62,7 +64,8 @@ function System:load(db, set, wanted)
    local id = -1
    db:copy_binary(self.table .. " (id, embedding)", { "int8", "ruvector" }, function()
       repeat id = id + 1 until id >= set.rows.count or wanted(id)
-      if id < set.rows.count then return { id, pg.vector(set.rows.data + id * set.rows.dim, set.rows.dim) } end
+      if id >= set.rows.count then return nil end
+      return { id, pg.vector(set.rows.data + id * set.rows.dim, set.rows.dim) }
    end)
    db:exec("VACUUM ANALYZE " .. self.table)
 end
@@ -77,8 +80,8 @@ function System:build(db, set, workers)
    -- So that the workers do not depend on the table's size.
    db:exec(("ALTER TABLE %s SET (parallel_workers = %d)"):format(self.table, workers))
    local started = clock.now()
-   db:exec(("CREATE INDEX %s_index ON %s USING %s (embedding %s_%s_ops) WITH (%s)"):format(self.table, self.table,
-      self.am, self.type, set.metric, parameters))
+   db:exec(("CREATE INDEX %s_index ON %s USING %s (embedding %s_%s_ops) WITH (%s)"):format(self.table,
+      self.table, self.am, self.type, set.metric, parameters))
    local seconds = clock.now() - started
    return seconds, db:value(("SELECT pg_relation_size('%s_index')"):format(self.table))
 end
@@ -96,7 +99,8 @@ local function query_vector(set, query)
    return pg.vector(set.queries.data + query * set.queries.dim, set.queries.dim)
 end
 
---- Mean recall over the test queries at that ef_search and, of ruhnsw, mean distances by the index's own count.
+--- Mean recall over the test queries at that ef_search and, of ruhnsw, mean distances by the index's own
+-- count.
 function System:recall(db, set, ef)
    db:exec(self:set_ef(ef))
    local search = db:prepare(self:search_sql(set))
@@ -113,7 +117,8 @@ function System:recall(db, set, ef)
    return recall / n, effort and distances / n or nil
 end
 
---- Mean buffers (hit and read) per search by EXPLAIN, over a sample of the test queries: the index and the rows.
+--- Mean buffers (hit and read) per search by EXPLAIN, over a sample of the test queries: those of the
+-- index and of the rows.
 function System:pages(db, set, ef)
    db:exec(self:set_ef(ef))
    local pages, n = 0, 0
