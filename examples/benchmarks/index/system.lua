@@ -70,10 +70,20 @@ function System:load(db, set, wanted)
    db:exec("VACUUM ANALYZE " .. self.table)
 end
 
+-- The index's storage parameters: its own, and of m and ef_construction what it does not set itself.
+function System:parameters()
+   local out = { self.with ~= "" and self.with or nil }
+   for _, name in ipairs { "m", "ef_construction" } do
+      if not (" " .. self.with):find("[ ,]" .. name .. " *=") then
+         out[#out + 1] = ("%s = %d"):format(name, self[name])
+      end
+   end
+   return table.concat(out, ", ")
+end
+
 --- Builds the index with that many parallel workers besides the leader; returns seconds and bytes.
 function System:build(db, set, workers)
-   local parameters = ("m = %d, ef_construction = %d"):format(self.m, self.ef_construction)
-   if self.with ~= "" then parameters = parameters .. ", " .. self.with end
+   local parameters = self:parameters()
    db:exec(("DROP INDEX IF EXISTS %s_index"):format(self.table))
    db:exec("CHECKPOINT")
    db:exec(("SET max_parallel_maintenance_workers = %d"):format(workers))
