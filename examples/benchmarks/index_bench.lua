@@ -179,17 +179,23 @@ local function finish_points(r)
    end
 end
 
-local function churn(run, set, r)
-   local at = r.points[#r.points]
-   for _, point in ipairs(r.points) do
-      if point.ef == DEFAULT_EF then at = point end
+-- Nothing is timed here, so two systems are churned at once.
+local function churn(run, set, results)
+   for first = 1, #results, 2 do
+      step("half of the rows deleted, vacuumed, inserted again", function()
+         run.pool:all(math.min(2, #results - first + 1), function(i)
+            return { op = "exec", statements = results[first + i - 1].system:churn_sql() }
+         end)
+      end)
    end
-   local before = at.recall
-   step(r.system.name .. ": half of the rows deleted, vacuumed, inserted again", function()
-      r.system:churn(run.db)
-   end)
-   r.churn = { ef = at.ef, before = before, after = (r.system:recall(run.db, set, at.ef)),
-      bytes = run.db:value(("SELECT pg_relation_size('%s_index')"):format(r.system.table)) }
+   for _, r in ipairs(results) do
+      local at = r.points[#r.points]
+      for _, point in ipairs(r.points) do
+         if point.ef == DEFAULT_EF then at = point end
+      end
+      r.churn = { ef = at.ef, before = at.recall, after = (r.system:recall(run.db, set, at.ef)),
+         bytes = run.db:value(("SELECT pg_relation_size('%s_index')"):format(r.system.table)) }
+   end
 end
 
 local function measure(run, set)
@@ -213,10 +219,8 @@ local function measure(run, set)
    step(("%d rounds of searches in turns"):format(run.options.rounds), function()
       for number = 1, run.options.rounds do round(run, set, results, number) end
    end)
-   for _, r in ipairs(results) do
-      finish_points(r)
-      churn(run, set, r)
-   end
+   for _, r in ipairs(results) do finish_points(r) end
+   churn(run, set, results)
    return results
 end
 

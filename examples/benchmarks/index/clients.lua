@@ -102,6 +102,12 @@ function commands.window(state, message)
    return { latencies = latencies }
 end
 
+-- Runs statements one after the other.
+function commands.exec(state, message)
+   for _, sql in ipairs(message.statements) do state.db:exec(sql) end
+   return {}
+end
+
 -- Inserts message.ids of the rows, one statement and transaction each.
 function commands.insert(state, message)
    local vectors = data.vectors(message.path)

@@ -142,13 +142,16 @@ function System:pages(db, set, ef)
    return pages / n
 end
 
---- Half of the rows deleted, vacuumed away and inserted again.
-function System:churn(db)
-   db:exec(("CREATE TEMP TABLE spare AS SELECT id, embedding FROM %s WHERE id %% 2 = 0"):format(self.table))
-   db:exec(("DELETE FROM %s WHERE id %% 2 = 0"):format(self.table))
-   db:exec("VACUUM (INDEX_CLEANUP on) " .. self.table)
-   db:exec(("INSERT INTO %s SELECT id, embedding FROM spare ORDER BY id"):format(self.table))
-   db:exec("DROP TABLE spare")
+--- The statements by which half of the rows are deleted, vacuumed away and inserted again.
+function System:churn_sql()
+   local name, spare = self.table, self.table .. "_spare"
+   return {
+      ("CREATE TABLE %s AS SELECT id, embedding FROM %s WHERE id %% 2 = 0"):format(spare, name),
+      ("DELETE FROM %s WHERE id %% 2 = 0"):format(name),
+      "VACUUM (INDEX_CLEANUP on) " .. name,
+      ("INSERT INTO %s SELECT id, embedding FROM %s ORDER BY id"):format(name, spare),
+      "DROP TABLE " .. spare,
+   }
 end
 
 return M
