@@ -177,6 +177,12 @@ sanitized-libraries: $(ENGINE_SO) $(HOST_SO) $(BUILD)/cdef.h
 bench: build ## nanoseconds per distance against the memory bandwidth
 	@LUA_PATH='lua/?.lua;;' RUVECTOR_BUILD=$(BUILD) luajit examples/benchmarks/distance_bench.lua
 
+bench-index: install-as-needed ## ruhnsw against pgvector: speed at equal recall, build, inserts, size, churn; QUICK=1 for a short one
+	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \
+	  QUICK='$(QUICK)' DATASETS='$(DATASETS)' DATA='$(DATA)' EF='$(EF)' ROUNDS='$(ROUNDS)' \
+	  WINDOW='$(WINDOW)' QUERIES='$(QUERIES)' M='$(M)' EF_CONSTRUCTION='$(EF_CONSTRUCTION)' \
+	  EXTRA_WITH='$(EXTRA_WITH)' luajit examples/benchmarks/index_bench.lua
+
 C_FILES = $(shell find engine lua/host ext/src spec -name '*.[ch]')
 CPPCHECK = cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 -j$(JOBS) \
            --enable=warning,performance,portability --suppress=missingIncludeSystem
@@ -197,4 +203,4 @@ clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
 .PHONY: help deps build install install-as-needed demo test test-engine test-policies test-sql \
-        test-e2e sanitize sanitized-libraries bench lint format clean
+        test-e2e sanitize sanitized-libraries bench bench-index lint format clean
