@@ -246,9 +246,6 @@ describe("ruvector_pgvector", function()
          db:exec("CREATE TABLE undeclared (v vector)")
          assert.equal("column does not have dimensions",
             db:fails("CREATE INDEX ON undeclared USING ruhnsw (v vector_l2_ops)").message)
-         db:exec("CREATE TABLE wide (v vector(2001))")
-         assert.matches("cannot have more than 2000 dimensions",
-            db:fails("CREATE INDEX ON wide USING ruhnsw (v vector_l2_ops)").message)
          ruhnsw.with_index(db, function()
             assert.matches("different vector dimensions",
                db:fails("SELECT id FROM vectors_l2 ORDER BY v <-> '[1,2]' LIMIT 1").message)
