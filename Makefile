@@ -112,7 +112,8 @@ install: build ## install the extension into the PostgreSQL of PG_CONFIG
 	  '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies'
 	install -m 755 $(EXT_SO) '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so.new'
 	mv -f '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so.new' '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so'
-	install -m 644 ext/ruvector.control ext/sql/ruvector--*.sql '$(DESTDIR)$(PG_SHAREDIR)/extension/'
+	install -m 644 ext/ruvector.control ext/sql/ruvector--*.sql ext/ruvector_pgvector.control \
+	  ext/sql/ruvector_pgvector--*.sql '$(DESTDIR)$(PG_SHAREDIR)/extension/'
 	install -m 644 policies/*.lua '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies/'
 
 # Targets that a person calls on a fresh machine install first; the rest runs in a second make, which
