@@ -84,6 +84,7 @@ ruv_prefetch(const RuvReader *reader, BlockNumber block, uint32 offset, uint32 s
     const RuvHints *hints = reader->hints;
 
     if (reader->shared && block < hints->blocks && BufferIsValid(hints->buffers[block])) {
+        __builtin_prefetch(GetBufferDescriptor(hints->buffers[block] - 1));
         const char *at = (const char *)BufferGetBlock(hints->buffers[block]) + offset;
         const char *end = at + size;
 
@@ -134,6 +135,41 @@ ruv_peek_end(RuvReader *reader, RuvPeek *peek)
     }
     pg_read_barrier();
     return ruv_peek_holds(reader, peek, pg_atomic_read_u32(&peek->descriptor->state));
+}
+
+/*
+ * A peek without step 1, for many short looks: the descriptor, which is far away in memory, is only
+ * needed at the end. One more case passes wrongly: the hint was out of date, and the block came
+ * into the buffer between the look and its end.
+ */
+static inline Page
+ruv_glance(RuvReader *reader, BlockNumber block, RuvPeek *peek)
+{
+    if (reader->shared && block < reader->hints->blocks &&
+        BufferIsValid(reader->hints->buffers[block])) {
+        peek->pin = InvalidBuffer;
+        peek->descriptor = GetBufferDescriptor(reader->hints->buffers[block] - 1);
+        peek->block = block;
+        reader->pages++;
+        reader->unseen++;
+        return BufferGetPage(reader->hints->buffers[block]);
+    }
+    return ruv_peek_pinned(reader, block, peek);
+}
+
+static inline bool
+ruv_glance_end(RuvReader *reader, RuvPeek *peek)
+{
+    uint32 state;
+
+    if (BufferIsValid(peek->pin)) {
+        UnlockReleaseBuffer(peek->pin);
+        return true;
+    }
+    pg_read_barrier();
+    state = pg_atomic_read_u32(&peek->descriptor->state);
+    return ruv_peek_holds(reader, peek, state) &&
+           BUF_STATE_GET_USAGECOUNT(state) >= RUV_PEEK_MIN_USAGE;
 }
 
 static inline bool

@@ -157,18 +157,18 @@ describe("a ruhnsw index", function()
          assert.equal("", ruhnsw.findings(db, "too_long_v"))
          local err = db:fails("CREATE INDEX ON too_long USING ruhnsw (v) WITH (storage = float32)")
          assert.equal("54000", err.sqlstate)
-         assert.matches("cannot have more than 1986 dimensions", err.message)
+         assert.matches("cannot have more than 1976 dimensions", err.message)
          assert.matches("storage = float32", err.detail)
-         assert.matches("storage = float16 or int8", err.hint)
+         assert.matches("another storage", err.hint)
          err = db:fails("CREATE INDEX ON too_long USING ruhnsw (w)")
          assert.equal("54000", err.sqlstate)
-         assert.matches("cannot have more than 7944 dimensions", err.message)
+         assert.matches("cannot have more than 7904 dimensions", err.message)
          assert.matches("subvector", err.hint)
       end)
    end)
 
    describe("with a storage parameter", function()
-      for _, storage in ipairs { "float32", "float16", "int8" } do
+      for _, storage in ipairs { "float32", "fixed24", "float16", "int8" } do
          it("keeps vectors as " .. storage, function()
             local name = "stored_" .. storage
             ruhnsw.create(db, name, 2000, 24, { with = "storage = " .. storage })
@@ -194,7 +194,7 @@ describe("a ruhnsw index", function()
       end)
 
       it("refuses what it does not know", function()
-         assert.matches('Valid values are "auto", "float32", "float16" and "int8"',
+         assert.matches('Valid values are "auto", "float32", "fixed24", "float16" and "int8"',
             db:fails("CREATE INDEX ON sizes USING ruhnsw (v) WITH (storage = float8)").detail)
          assert.matches("between \"0\" and \"32\"",
             db:fails("CREATE INDEX ON sizes USING ruhnsw (v) WITH (learned_links = 33)").detail)
@@ -333,9 +333,9 @@ describe("a ruhnsw index", function()
       it("of a link that leads nowhere, by the verifier", function()
          db:exec("REINDEX INDEX broken_v")
          assert.equal("", ruhnsw.findings(db, "broken_v"))
-         -- Block 1 begins with a page header of 24 bytes; the first slot has 8 bytes of head and 16 of
-         -- code (8 dimensions as float16) before its links.
-         damage(8192 + 24 + 8 + 16, "\255\255\0\0")
+         -- The first slot of block 1 begins at byte 64: 8 bytes of head and 8 of code (8 dimensions as
+         -- fixed24, a byte each) before its links.
+         damage(8192 + 64 + 8 + 8, "\255\255\0\0")
          assert.matches("links to block %d+, which is not there", ruhnsw.findings(db, "broken_v"))
       end)
 

@@ -1,11 +1,16 @@
 /*
- * code.c - vectors as they are stored: float32, float16 or int8, and distances to them.
+ * code.c - vectors as they are stored, and distances to them.
  *
- * float16 keeps 11 bits of every element. Its range is narrow, so a vector whose largest element is
- * very large or very small is scaled by a power of two first, which loses nothing; scale is 1 for
- * all others, and only for these there are direct kernels. int8 keeps 8 bits relative to the
- * largest element of the vector: cheapest to read, with a recall cost that shows where neighbours
- * lie close together (measured in examples/benchmarks/RESULTS.md).
+ *   float32   upper and lower halves, without loss (codes.h of the engine)
+ *   fixed24   24 bits relative to the largest element of the vector, in two parts
+ *   float16   half precision; a vector whose largest element is very large or very small is scaled
+ *             by a power of two first, which loses nothing. scale is 1 for all others, and only for
+ *             these there are direct kernels
+ *   int8      8 bits relative to the largest element of the vector
+ *
+ * Distances of a search are those of the first part (the upper halves, the byte); results are
+ * measured again with both. What float16 and int8 cost in recall shows where neighbours lie close
+ * together: examples/benchmarks/RESULTS.md has figures.
  *
  * Under cosine all vectors have unit length, but their codes only nearly so: the distance is 1 -
  * q.c all the same, as if the code were the vector.
@@ -59,6 +64,12 @@ encode_half(const float *vector, int dim, RuhnswNode *node)
     }
 }
 
+static int16 *
+rest_of(const RuhnswGeometry *geometry, const RuhnswNode *node)
+{
+    return (int16 *)((char *)node + geometry->lower);
+}
+
 void
 ruhnsw_encode(const RuhnswGeometry *geometry, const float *vector, RuhnswNode *node)
 {
@@ -67,12 +78,16 @@ ruhnsw_encode(const RuhnswGeometry *geometry, const float *vector, RuhnswNode *n
         case RUHNSW_STORAGE_FLOAT16:
             encode_half(vector, geometry->dim, node);
             break;
+        case RUHNSW_STORAGE_FIXED24:
+            node->scale =
+                rv_fixed_encode(vector, ruhnsw_code(node), rest_of(geometry, node), geometry->dim);
+            break;
         case RUHNSW_STORAGE_INT8:
             node->scale = rv_int8_encode(vector, ruhnsw_code(node), geometry->dim);
             break;
         default:
             node->scale = 1.0f;
-            memcpy(ruhnsw_code(node), vector, geometry->code_size);
+            rv_split_encode(vector, ruhnsw_code(node), rest_of(geometry, node), geometry->dim);
     }
 }
 
@@ -85,33 +100,48 @@ ruhnsw_decode(const RuhnswGeometry *geometry, const RuhnswNode *node, float *vec
             for (int i = 0; node->scale != 1.0f && i < geometry->dim; i++)
                 vector[i] *= node->scale;
             break;
+        case RUHNSW_STORAGE_FIXED24:
+            rv_fixed_decode(ruhnsw_code(node), rest_of(geometry, node), node->scale, vector,
+                            geometry->dim);
+            break;
         case RUHNSW_STORAGE_INT8:
             rv_int8_decode(ruhnsw_code(node), node->scale, vector, geometry->dim);
             break;
         default:
-            memcpy(vector, ruhnsw_code(node), geometry->code_size);
+            rv_split_decode(ruhnsw_code(node), rest_of(geometry, node), vector, geometry->dim);
+    }
+}
+
+/* What a search compares: the first part alone. */
+static void
+decode_code(const RuhnswGeometry *geometry, const RuhnswNode *node, float *vector)
+{
+    int16 *nothing;
+
+    switch (geometry->storage) {
+        case RUHNSW_STORAGE_FLOAT32:
+            nothing = palloc0(sizeof(int16) * geometry->dim);
+            rv_split_decode(ruhnsw_code(node), nothing, vector, geometry->dim);
+            pfree(nothing);
+            break;
+        case RUHNSW_STORAGE_FIXED24:
+            rv_int8_decode(ruhnsw_code(node), node->scale, vector, geometry->dim);
+            break;
+        default:
+            ruhnsw_decode(geometry, node, vector);
     }
 }
 
 float
 ruhnsw_code_error(const RuhnswGeometry *geometry, const float *vector, const RuhnswNode *node)
 {
-    float *decoded;
+    float *decoded = palloc(sizeof(float) * geometry->dim);
     double squared;
 
-    if (geometry->storage == RUHNSW_STORAGE_FLOAT32)
-        return 0.0f;
-    decoded = palloc(sizeof(float) * geometry->dim);
-    ruhnsw_decode(geometry, node, decoded);
+    decode_code(geometry, node, decoded);
     squared = rv_raw_distance(RV_METRIC_L2, vector, decoded, geometry->dim);
     pfree(decoded);
     return nextafterf(sqrtf((float)squared), INFINITY);
-}
-
-bool
-ruhnsw_same_code(const RuhnswGeometry *geometry, const RuhnswNode *a, const RuhnswNode *b)
-{
-    return a->scale == b->scale && memcmp(ruhnsw_code(a), ruhnsw_code(b), geometry->code_size) == 0;
 }
 
 /* ---- distances ---- */
@@ -119,25 +149,25 @@ ruhnsw_same_code(const RuhnswGeometry *geometry, const RuhnswNode *a, const Ruhn
 static float
 unit_float(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
 {
-    return 1.0f - rv_kernels_active()->inner_product(query, ruhnsw_code(node), geometry->dim);
+    return 1.0f - geometry->kernels->inner_product_upper(query, ruhnsw_code(node), geometry->dim);
 }
 
 static float
 l2_float(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
 {
-    return rv_kernels_active()->l2_squared(query, ruhnsw_code(node), geometry->dim);
+    return geometry->kernels->l2_squared_upper(query, ruhnsw_code(node), geometry->dim);
 }
 
 static float
 ip_float(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
 {
-    return -rv_kernels_active()->inner_product(query, ruhnsw_code(node), geometry->dim);
+    return -geometry->kernels->inner_product_upper(query, ruhnsw_code(node), geometry->dim);
 }
 
 static float
 l1_float(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
 {
-    return rv_kernels_active()->l1(query, ruhnsw_code(node), geometry->dim);
+    return geometry->kernels->l1_upper(query, ruhnsw_code(node), geometry->dim);
 }
 
 /* The distance to a float16 code with a scale: piece by piece, since none of them needs more than
@@ -166,7 +196,7 @@ unit_half(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *
 {
     if (node->scale != 1.0f)
         return 1.0f + scaled_half(RV_METRIC_IP, geometry, query, node);
-    return 1.0f - rv_kernels_active()->inner_product_half(query, ruhnsw_code(node), geometry->dim);
+    return 1.0f - geometry->kernels->inner_product_half(query, ruhnsw_code(node), geometry->dim);
 }
 
 static float
@@ -174,7 +204,7 @@ l2_half(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *no
 {
     if (node->scale != 1.0f)
         return scaled_half(RV_METRIC_L2, geometry, query, node);
-    return rv_kernels_active()->l2_squared_half(query, ruhnsw_code(node), geometry->dim);
+    return geometry->kernels->l2_squared_half(query, ruhnsw_code(node), geometry->dim);
 }
 
 static float
@@ -182,7 +212,7 @@ ip_half(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *no
 {
     if (node->scale != 1.0f)
         return scaled_half(RV_METRIC_IP, geometry, query, node);
-    return -rv_kernels_active()->inner_product_half(query, ruhnsw_code(node), geometry->dim);
+    return -geometry->kernels->inner_product_half(query, ruhnsw_code(node), geometry->dim);
 }
 
 static float
@@ -190,41 +220,41 @@ l1_half(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *no
 {
     if (node->scale != 1.0f)
         return scaled_half(RV_METRIC_L1, geometry, query, node);
-    return rv_kernels_active()->l1_half(query, ruhnsw_code(node), geometry->dim);
+    return geometry->kernels->l1_half(query, ruhnsw_code(node), geometry->dim);
 }
 
 static float
 unit_int8(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
 {
-    return 1.0f - rv_kernels_active()->inner_product_int8(query, ruhnsw_code(node), node->scale,
-                                                          geometry->dim);
+    return 1.0f - geometry->kernels->inner_product_int8(query, ruhnsw_code(node), node->scale,
+                                                        geometry->dim);
 }
 
 static float
 l2_int8(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
 {
-    return rv_kernels_active()->l2_squared_int8(query, ruhnsw_code(node), node->scale,
-                                                geometry->dim);
+    return geometry->kernels->l2_squared_int8(query, ruhnsw_code(node), node->scale, geometry->dim);
 }
 
 static float
 ip_int8(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
 {
-    return -rv_kernels_active()->inner_product_int8(query, ruhnsw_code(node), node->scale,
-                                                    geometry->dim);
+    return -geometry->kernels->inner_product_int8(query, ruhnsw_code(node), node->scale,
+                                                  geometry->dim);
 }
 
 static float
 l1_int8(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
 {
-    return rv_kernels_active()->l1_int8(query, ruhnsw_code(node), node->scale, geometry->dim);
+    return geometry->kernels->l1_int8(query, ruhnsw_code(node), node->scale, geometry->dim);
 }
 
 ruhnsw_measure
 ruhnsw_choose_measure(RuhnswStorage storage, rv_metric metric)
 {
-    static const ruhnsw_measure table[3][4] = {
+    static const ruhnsw_measure table[4][4] = {
         {l2_float, ip_float, unit_float, l1_float},
+        {l2_int8, ip_int8, unit_int8, l1_int8},
         {l2_half, ip_half, unit_half, l1_half},
         {l2_int8, ip_int8, unit_int8, l1_int8},
     };

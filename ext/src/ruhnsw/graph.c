@@ -18,14 +18,20 @@
  */
 #include "ruhnsw/ruhnsw.h"
 
+#include <math.h>
+
 #include "miscadmin.h"
 
 /* Bytes of a code that are asked for ahead; the processor's own prefetcher sees to the rest. */
 #define PREFETCH_BYTES 1024
 
+/* Relative error of distances in single precision, generously. */
+#define ROUNDING 1e-5
+
 static rv_status graph_expand(void *ctx, rv_node node, int level, rv_visited *visited,
                               rv_neighbour *out, uint32_t capacity, uint32_t *count);
 static rv_status graph_distance(void *ctx, rv_node node, float *distance, uint32_t *flags);
+static void graph_prefetch(void *ctx, rv_node ref);
 
 void
 ruhnsw_graph_refresh(RuhnswGraph *graph)
@@ -49,7 +55,9 @@ ruhnsw_graph_open(RuhnswGraph *graph, Relation index)
     graph->graph.ctx = graph;
     graph->graph.expand = graph_expand;
     graph->graph.distance = graph_distance;
+    graph->graph.prefetch = graph_prefetch;
     graph->graph.max_degree = ruhnsw_level_limit(graph->meta.m, 0) + graph->meta.learned;
+    graph->vector = palloc(sizeof(float) * graph->meta.dim);
     graph->links = palloc(sizeof(uint64) * graph->graph.max_degree);
     graph->waiting = palloc(sizeof(uint64) * graph->graph.max_degree);
 }
@@ -272,6 +280,58 @@ ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int 
     return node != NULL;
 }
 
+/* The distance of the query to the node as exactly as it is stored. */
+static float
+exact_distance(const RuhnswGraph *graph, const RuhnswNode *node)
+{
+    if (!ruhnsw_has_rest(graph->geometry.storage))
+        return graph->measure(&graph->geometry, graph->query, node);
+    ruhnsw_decode(&graph->geometry, node, graph->vector);
+    return ruhnsw_distance(graph, graph->query, graph->vector);
+}
+
+bool
+ruhnsw_load_result(RuhnswGraph *graph, uint64 ref, RuhnswResult *result)
+{
+    RuvPeek peek;
+    Page page = lock_page(graph, ruhnsw_ref_block(ref), &peek);
+    RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
+    bool live = node && !(node->flags & RUHNSW_NODE_DEAD);
+
+    if (live) {
+        RuhnswTail *tail = ruhnsw_tail(&graph->geometry, node);
+
+        result->node = ref;
+        result->distance = exact_distance(graph, node);
+        result->position = tail->more ? tail->more : RUHNSW_ROWS_END;
+        result->tid_count = node->tid_count;
+        memcpy(result->tids, tail->tids, sizeof(ItemPointerData) * node->tid_count);
+    }
+    ruv_peek_end(&graph->reader, &peek);
+    return live;
+}
+
+float
+ruhnsw_lower_bound(const RuhnswGraph *graph, float query_norm, float distance)
+{
+    double error = graph->meta.max_error;
+    double rounding;
+
+    if (!ruhnsw_has_rest(graph->geometry.storage))
+        return distance;
+    switch (graph->metric) {
+        case RV_METRIC_L2:
+            error = sqrt(distance) * (1 - ROUNDING) - error;
+            return error > 0 ? (float)(error * error) : 0.0f;
+        case RV_METRIC_L1:
+            return (float)(distance * (1 - ROUNDING) - sqrt(graph->meta.dim) * error);
+        default:
+            /* |q.x - q.c| <= |q| |x - c| */
+            rounding = ROUNDING * query_norm * graph->meta.max_norm;
+            return (float)(distance - query_norm * error - rounding);
+    }
+}
+
 int
 ruhnsw_next_rows(RuhnswGraph *graph, uint64 ref, uint64 *position, ItemPointerData *tids)
 {
@@ -313,7 +373,7 @@ compare(RuhnswGraph *graph, uint64 ref, rv_neighbour *out)
     BlockNumber block = ruhnsw_ref_block(ref);
     uint32 start = ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref));
     RuvPeek peek;
-    Page page = ruv_peek(&graph->reader, block, &peek);
+    Page page = ruv_glance(&graph->reader, block, &peek);
     uint8 flags;
 
     do {
@@ -323,7 +383,7 @@ compare(RuhnswGraph *graph, uint64 ref, rv_neighbour *out)
             no_such_block(graph, block);
         flags = node->flags;
         out->distance = graph->measure(&graph->geometry, graph->query, node);
-    } while (!ruv_peek_end(&graph->reader, &peek) &&
+    } while (!ruv_glance_end(&graph->reader, &peek) &&
              ((page = ruv_peek_pinned(&graph->reader, block, &peek)), true));
     out->node = ref;
     out->flags = flags & RUHNSW_NODE_DEAD ? RV_NEIGHBOUR_DEAD : 0;
@@ -332,12 +392,14 @@ compare(RuhnswGraph *graph, uint64 ref, rv_neighbour *out)
 
 /* Asks for what an expansion of the node will read first. */
 static void
-prefetch_links(const RuhnswGraph *graph, uint64 ref)
+graph_prefetch(void *ctx, rv_node ref)
 {
+    const RuhnswGraph *graph = ctx;
+
     ruv_prefetch(&graph->reader, ruhnsw_ref_block(ref),
                  ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)) +
                      graph->geometry.links,
-                 graph->geometry.tail - graph->geometry.links);
+                 graph->geometry.lower - graph->geometry.links);
 }
 
 static rv_status
@@ -373,7 +435,7 @@ graph_expand(void *ctx, rv_node node, int level, rv_visited *visited, rv_neighbo
     }
     /* Often the next one to be expanded. */
     if (found > 0)
-        prefetch_links(graph, out[nearest].node);
+        graph_prefetch(graph, out[nearest].node);
     *count = found;
     return RV_OK;
 }

@@ -73,7 +73,7 @@ column_dimensions(Relation index)
     return dim;
 }
 
-/* AUTO takes the most exact storage but float32 whose slots fit a page. */
+/* AUTO takes the first after float32 whose slots fit a page. */
 static RuhnswStorage
 choose_storage(Relation index, int dim, int m, int learned)
 {
@@ -82,9 +82,9 @@ choose_storage(Relation index, int dim, int m, int learned)
     int limit;
 
     if (asked == RUHNSW_STORAGE_AUTO)
-        storage = dim <= ruhnsw_max_dimensions(m, learned, RUHNSW_STORAGE_FLOAT16)
-                      ? RUHNSW_STORAGE_FLOAT16
-                      : RUHNSW_STORAGE_INT8;
+        for (storage = RUHNSW_STORAGE_FIXED24; storage < RUHNSW_STORAGE_INT8; storage++)
+            if (dim <= ruhnsw_max_dimensions(m, learned, storage))
+                break;
     limit = ruhnsw_max_dimensions(m, learned, storage);
     if (dim > limit)
         ereport(ERROR,
@@ -98,7 +98,7 @@ choose_storage(Relation index, int dim, int m, int learned)
                                "(subvector(column, 1, %d)::ruvector(%d)), or store reduced "
                                "vectors.",
                                limit, limit)
-                     : errhint("With storage = float16 or int8 more dimensions fit; auto chooses "
+                     : errhint("With another storage more dimensions fit; auto chooses "
                                "by itself.")));
     return storage;
 }

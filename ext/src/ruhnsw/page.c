@@ -10,16 +10,18 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 
+/* Bytes of a page that slots can use. */
+#define SLOT_ROOM (BLCKSZ - RUHNSW_SLOT_START - MAXALIGN(sizeof(RuhnswPageTrailer)))
+
 static uint32
 code_size(int dim, RuhnswStorage storage)
 {
     switch (storage) {
-        case RUHNSW_STORAGE_FLOAT16:
-            return dim * sizeof(uint16);
+        case RUHNSW_STORAGE_FIXED24:
         case RUHNSW_STORAGE_INT8:
             return dim * sizeof(int8);
         default:
-            return dim * sizeof(float);
+            return dim * sizeof(uint16);
     }
 }
 
@@ -32,9 +34,18 @@ ruhnsw_geometry_make(RuhnswGeometry *geometry, int dim, int m, int learned, Ruhn
     geometry->storage = storage;
     geometry->code_size = code_size(dim, storage);
     geometry->links = sizeof(RuhnswNode) + MAXALIGN(geometry->code_size);
-    geometry->tail = MAXALIGN(geometry->links + sizeof(uint32) * (2 * m + learned));
+    geometry->lower = MAXALIGN(geometry->links + sizeof(uint32) * (2 * m + learned));
+    geometry->tail = geometry->lower;
+    if (ruhnsw_has_rest(storage))
+        geometry->tail += MAXALIGN(dim * sizeof(int16));
+    geometry->kernels = rv_kernels_active();
     geometry->slot_size = geometry->tail + sizeof(RuhnswTail);
-    geometry->slots = RUHNSW_PAGE_CAPACITY / geometry->slot_size;
+    geometry->slots = SLOT_ROOM / geometry->slot_size;
+    /* Slots begin on a cache line, unless that would cost the only slot its place. */
+    if (geometry->slots > 1) {
+        geometry->slot_size = TYPEALIGN(RUHNSW_LINE, geometry->slot_size);
+        geometry->slots = SLOT_ROOM / geometry->slot_size;
+    }
     geometry->inverse = geometry->slots > 1 ? PG_UINT64_MAX / geometry->slots + 1 : 0;
 }
 
@@ -47,12 +58,18 @@ ruhnsw_geometry(const RuhnswMetaData *meta, RuhnswGeometry *geometry)
 int
 ruhnsw_max_dimensions(int m, int learned, RuhnswStorage storage)
 {
-    RuhnswGeometry none;
-    int left;
+    int bytes = code_size(1, storage) + (ruhnsw_has_rest(storage) ? sizeof(int16) : 0);
+    RuhnswGeometry geometry;
+    int dim;
 
-    ruhnsw_geometry_make(&none, 0, m, learned, storage);
-    left = MAXALIGN_DOWN((int)RUHNSW_PAGE_CAPACITY - (int)none.slot_size);
-    return left / (int)code_size(1, storage);
+    ruhnsw_geometry_make(&geometry, 1, m, learned, storage);
+    /* Near the limit alignment decides. */
+    dim = ((int)SLOT_ROOM - (int)geometry.tail - (int)sizeof(RuhnswTail)) / bytes +
+          2 * MAXIMUM_ALIGNOF;
+    do
+        ruhnsw_geometry_make(&geometry, --dim, m, learned, storage);
+    while (geometry.slots == 0);
+    return dim;
 }
 
 Size

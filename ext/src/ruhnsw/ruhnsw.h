@@ -90,6 +90,7 @@ typedef struct RuhnswGraph {
     bool unit;           /* indexed vectors have unit length */
     const float *query;  /* meta.dim floats, the caller's */
     bool entry_vanished; /* the entry node of meta was freed by vacuum meanwhile */
+    float *vector;       /* meta.dim floats */
     uint64 *links;       /* room for one level's links */
     uint64 *waiting;     /* links whose vectors are still to be read */
 } RuhnswGraph;
@@ -112,6 +113,20 @@ extern int ruhnsw_load_learned(RuhnswGraph *graph, uint64 ref, uint64 *links);
 /* Copies a node's vector as its code has it (out may be NULL), flags and level; false when it
  * vanished. */
 extern bool ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level);
+/* A node that a search found, as it is handed out. */
+typedef struct RuhnswResult {
+    uint64 node;
+    float distance;  /* raw, with the vector as exactly as it is stored */
+    int tid_count;   /* the first rows */
+    uint64 position; /* of further ones, for ruhnsw_next_rows */
+    ItemPointerData tids[RUHNSW_NODE_TIDS];
+} RuhnswResult;
+
+/* Reads a node with all checks; false when it vanished or died. */
+extern bool ruhnsw_load_result(RuhnswGraph *graph, uint64 ref, RuhnswResult *result);
+/* The least that the distance of a RuhnswResult can be whose distance in the search was this. */
+extern float ruhnsw_lower_bound(const RuhnswGraph *graph, float query_norm, float distance);
+
 /*
  * The rows of a node, piece by piece. *position is 0 at the start and RUHNSW_ROWS_END after the
  * last piece; tids has room for RUHNSW_CHAIN_TIDS. Returns how many, which can be 0 before the end.

@@ -8,6 +8,11 @@
  *                  the k of its calibration and not what the user asked for)
  *   relaxed_order  it goes on until max_scan_tuples nodes were visited
  *   strict_order   likewise, but skips rows nearer than one already returned
+ * Within a window rows come in the exact order of their distances: the beam knows them by the upper
+ * halves of their vectors, so what it hands out is measured again, and waits until nothing that the
+ * window may still bring can be nearer (ruhnsw_lower_bound). Under float16 and int8 there is
+ * nothing more exact in the index, and rows come in the order of the stored values.
+ *
  * Both adaptive and static searches put the root into layer 0 as an additional start: every live
  * node can be reached from it over layer 0 (reach.c), so a search that runs on finds them all.
  *
@@ -56,6 +61,12 @@ typedef struct RuhnswScan {
     bool finished;
     float last_distance; /* of the last row returned, for strict_order */
 
+    /* nodes of this window that wait for their turn, nearest first */
+    RuhnswResult *waiting;
+    int waiting_count;
+    int waiting_room;
+    float least; /* no later node of this window is nearer */
+
     /* rows of the node that is being handed out */
     rv_node node;
     uint64 position; /* of its next rows: see ruhnsw_next_rows */
@@ -63,6 +74,7 @@ typedef struct RuhnswScan {
     int tid_count;
     int tid_next;
     float distance;
+    float query_norm;
 
     /* what the report needs */
     TimestampTz started_at;
@@ -86,6 +98,8 @@ ruhnsw_begin_scan(Relation index, int nkeys, int norderbys)
     ruhnsw_graph_open(&state->graph, index);
     state->position = RUHNSW_ROWS_END;
     state->query = palloc(sizeof(float) * state->graph.meta.dim);
+    state->waiting_room = 32;
+    state->waiting = palloc(sizeof(RuhnswResult) * state->waiting_room);
     state->graph.query = state->query;
     MemoryContextSwitchTo(former);
     scan->opaque = state;
@@ -123,6 +137,7 @@ reset_search(RuhnswScan *state)
     state->position = RUHNSW_ROWS_END;
     state->returned = state->hit_count = 0;
     state->last_distance = 0;
+    state->waiting_count = 0;
 }
 
 void
@@ -160,10 +175,11 @@ static void
 prepare_beam(RuhnswScan *state)
 {
     const RuhnswMetaData *meta = &state->graph.meta;
-    rv_metric_map map =
-        rv_metric_map_make(state->graph.metric, meta->max_norm, rv_norm(state->query, meta->dim));
+    rv_metric_map map;
     rv_error err;
 
+    state->query_norm = rv_norm(state->query, meta->dim);
+    map = rv_metric_map_make(state->graph.metric, meta->max_norm, state->query_norm);
     if (state->beam == NULL)
         ruv_check(rv_beam_create(&state->allocator, &state->graph.graph, &map, &state->beam, &err),
                   &err, "ruhnsw search");
@@ -282,25 +298,70 @@ load_rows(RuhnswScan *state)
     return state->tid_count > 0;
 }
 
-/* Makes the next node with rows the current one; false at the end. */
-static bool
-next_node(RuhnswScan *state)
+static void
+add_waiting(RuhnswScan *state, const RuhnswResult *result)
 {
-    while (may_continue(state)) {
-        rv_beam_result result;
-        rv_error err;
-        rv_status status = rv_beam_next(state->beam, &result, &err);
+    int at = state->waiting_count;
 
+    if (at == state->waiting_room) {
+        state->waiting_room *= 2;
+        state->waiting = repalloc(state->waiting, sizeof(RuhnswResult) * state->waiting_room);
+    }
+    while (at > 0 && state->waiting[at - 1].distance > result->distance)
+        at--;
+    memmove(&state->waiting[at + 1], &state->waiting[at],
+            sizeof(RuhnswResult) * (state->waiting_count - at));
+    state->waiting[at] = *result;
+    state->waiting_count++;
+}
+
+/*
+ * Takes nodes from the beam, which orders them by the distances of the search, until the first of
+ * those that wait is nearer than any later one of the window can be, or the window ends. False:
+ * nothing waits, and the scan may not go on.
+ */
+static bool
+fill_waiting(RuhnswScan *state)
+{
+    while (state->waiting_count == 0 ||
+           (rv_beam_ready(state->beam) && state->waiting[0].distance > state->least)) {
+        rv_beam_result found;
+        RuhnswResult result;
+        rv_status status;
+        rv_error err;
+
+        if (!may_continue(state))
+            return false;
+        status = rv_beam_next(state->beam, &found, &err);
         if (status == RV_ERR_NOTFOUND)
             return false;
         ruv_check(status, &err, "ruhnsw search");
+        state->least = ruhnsw_lower_bound(&state->graph, state->query_norm, found.distance);
+        if (ruhnsw_load_result(&state->graph, found.node, &result))
+            add_waiting(state, &result);
+    }
+    return true;
+}
+
+/* Makes the next node the current one; false at the end. */
+static bool
+next_node(RuhnswScan *state)
+{
+    while (fill_waiting(state)) {
+        RuhnswResult *first = &state->waiting[0];
+
+        state->node = first->node;
+        state->distance = first->distance;
+        state->position = first->position;
+        state->tid_next = 0;
+        state->tid_count = first->tid_count;
+        memcpy(state->tids, first->tids, sizeof(first->tids));
+        state->waiting_count--;
+        memmove(first, first + 1, sizeof(RuhnswResult) * state->waiting_count);
         if (ruv_iterative_scan == RUV_ITERATIVE_STRICT && state->returned > 0 &&
-            result.distance < state->last_distance)
+            state->distance < state->last_distance)
             continue;
-        state->node = result.node;
-        state->distance = result.distance;
-        state->position = 0;
-        if (load_rows(state))
+        if (state->tid_count > 0 || load_rows(state))
             return true;
     }
     return false;

@@ -90,7 +90,7 @@ ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, 
 
 /* Adds the rows of one node to the hits; returns their new number, at most k. */
 static int
-add_hits(Probe *probe, const rv_beam_result *result, int count, int k, rv_hit *hits)
+add_hits(Probe *probe, const RuhnswResult *result, int count, int k, rv_hit *hits)
 {
     ItemPointerData tids[RUHNSW_CHAIN_TIDS];
     uint64 position = 0;
@@ -109,10 +109,21 @@ add_hits(Probe *probe, const rv_beam_result *result, int count, int k, rv_hit *h
     return count;
 }
 
+static int
+by_distance(const void *a, const void *b)
+{
+    float x = ((const RuhnswResult *)a)->distance;
+    float y = ((const RuhnswResult *)b)->distance;
+
+    return x < y ? -1 : x > y ? 1 : 0;
+}
+
 int
 ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *hits)
 {
     rv_stop_rule rule = {0};
+    RuhnswResult *results;
+    int result_count = 0;
     rv_node root;
     Probe probe;
     rv_error err;
@@ -125,7 +136,8 @@ ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *
         ruv_check(rv_beam_start(probe.beam, &rule, probe.graph.meta.entry,
                                 probe.graph.meta.entry_level, &root, 1, &err),
                   &err, "ruhnsw search");
-    while (probe.graph.meta.entry_level >= 0 && count < k) {
+    results = MemoryContextAllocHuge(probe.context, sizeof(RuhnswResult) * rule.window);
+    while (probe.graph.meta.entry_level >= 0 && result_count < (int)rule.window) {
         rv_beam_result result;
         rv_status status;
 
@@ -135,8 +147,12 @@ ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *
         if (status == RV_ERR_NOTFOUND)
             break;
         ruv_check(status, &err, "ruhnsw search");
-        count = add_hits(&probe, &result, count, k, hits);
+        if (ruhnsw_load_result(&probe.graph, result.node, &results[result_count]))
+            result_count++;
     }
+    qsort(results, result_count, sizeof(RuhnswResult), by_distance);
+    for (int i = 0; i < result_count && count < k; i++)
+        count = add_hits(&probe, &results[i], count, k, hits);
     close_probe(&probe);
     return count;
 }
