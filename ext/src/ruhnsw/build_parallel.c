@@ -8,7 +8,8 @@
  *
  * When the segment is full, the graph stays as it is, and every process goes on with its part of
  * the scan but puts the rows into a shared temporary file. The leader inserts these into the pages
- * at the end. So the table is scanned once, and nobody but the leader writes to the index.
+ * at the end. So the table is scanned once, and nobody but the leader writes to the index. A
+ * segment that is planned too small by stale statistics is full early in the same way.
  *
  * Locks:
  *     lists of links, the entry point   the engine's, see hnsw.h
@@ -231,7 +232,11 @@ typedef struct SegmentPlan {
     Size more;
 } SegmentPlan;
 
-/* As many rows as there can be: exact statistics are not needed, a bound is. */
+/*
+ * A generous bound of the rows, since the segment cannot grow: twice the estimate when there are
+ * statistics, else what the table's pages can hold. What is planned beyond maintenance_work_mem is
+ * cut off.
+ */
 static uint64
 most_rows(Relation heap)
 {
@@ -241,7 +246,7 @@ most_rows(Relation heap)
 
     estimate_rel_size(heap, NULL, &pages, &rows, &visible);
     if (heap->rd_rel->reltuples >= 0)
-        return (uint64)(rows * 1.5) + 10000;
+        return (uint64)(rows * 2.0) + 10000;
     return (uint64)RelationGetNumberOfBlocks(heap) * MaxHeapTuplesPerPage + 1;
 }
 
