@@ -140,9 +140,10 @@ test: deps ## every test; the last line sums them
 	    echo "exit status $$?: make $$tier" >>$(BUILD)/test/$$tier.log; done; \
 	sh spec/support/tally.sh $(BUILD)/test/*.log
 
-test-engine: build $(BUILD)/ring_threads ## specs of the engine
+test-engine: build $(BUILD)/ring_threads $(BUILD)/hnsw_threads ## specs of the engine
 	@$(TIER)/engine.log $(BUSTED) --run engine
 	@$(TIER)/ring_threads.log $(BUILD)/ring_threads
+	@$(TIER)/hnsw_threads.log $(BUILD)/hnsw_threads
 
 test-policies: build ## specs of the policy host and the policies
 	@$(TIER)/policies.log $(BUSTED) --run policies
@@ -162,16 +163,26 @@ $(BUILD)/ring_threads_tsan: $(RING_THREADS_SRC)
 	@mkdir -p $(@D)
 	$(RING_THREADS) -fsanitize=thread -o $@ $^ -lcmocka -lpthread -lm
 
+# The distance kernels come from the library: they need flags of their own and share nothing.
+HNSW_THREADS_SRC = spec/engine/hnsw_threads.c $(wildcard engine/src/base/*.c engine/src/hnsw/*.c engine/src/beam/*.c)
+$(BUILD)/hnsw_threads: $(HNSW_THREADS_SRC) $(ENGINE_A)
+	@mkdir -p $(@D)
+	$(RING_THREADS) -o $@ $(HNSW_THREADS_SRC) $(ENGINE_A) -lcmocka -lpthread -lm
+$(BUILD)/hnsw_threads_tsan: $(HNSW_THREADS_SRC) $(ENGINE_A)
+	@mkdir -p $(@D)
+	$(RING_THREADS) -fsanitize=thread -o $@ $(HNSW_THREADS_SRC) $(ENGINE_A) -lcmocka -lpthread -lm
+
 SAN_BUILD = $(BUILD)/sanitize
 SAN_FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN_ENV   = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
             ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 # ThreadSanitizer needs an address space without high-entropy randomisation: setarch -R.
-sanitize: $(BUILD)/ring_threads_tsan ## engine and host specs under ASan and UBSan, the ring under TSan
+sanitize: $(BUILD)/ring_threads_tsan $(BUILD)/hnsw_threads_tsan ## engine and host specs under ASan and UBSan, threads under TSan
 	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(SAN_BUILD) SANITIZE="$(SAN_FLAGS)" OPT=-O1 sanitized-libraries
 	@$(TIER)/sanitize_engine.log env $(SAN_ENV) RUVECTOR_BUILD=$(SAN_BUILD) busted -o plainTerminal --run engine
 	@$(TIER)/sanitize_policies.log env $(SAN_ENV) RUVECTOR_BUILD=$(SAN_BUILD) busted -o plainTerminal --run policies
 	@$(TIER)/ring_threads_tsan.log setarch -R $(BUILD)/ring_threads_tsan
+	@$(TIER)/hnsw_threads_tsan.log setarch -R $(BUILD)/hnsw_threads_tsan
 
 sanitized-libraries: $(ENGINE_SO) $(HOST_SO) $(BUILD)/cdef.h
 
