@@ -280,6 +280,25 @@ ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int 
     return node != NULL;
 }
 
+bool
+ruhnsw_peek_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags)
+{
+    BlockNumber block = ruhnsw_ref_block(ref);
+    uint32 start = ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref));
+    RuvPeek peek;
+    Page page = ruv_peek(&graph->reader, block, &peek);
+    const RuhnswNode *node;
+
+    if (page == NULL)
+        no_such_block(graph, block);
+    node = (const RuhnswNode *)((char *)page + start);
+    *flags = node->flags;
+    ruhnsw_decode(&graph->geometry, node, out);
+    if (ruv_peek_end(&graph->reader, &peek) && (*flags & RUHNSW_NODE_USED))
+        return true;
+    return ruhnsw_load_node(graph, ref, out, flags, NULL);
+}
+
 /* The distance of the query to the node as exactly as it is stored. */
 static float
 exact_distance(const RuhnswGraph *graph, const RuhnswNode *node)

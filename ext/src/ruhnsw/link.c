@@ -123,7 +123,7 @@ ruhnsw_add_candidate(RuhnswWriter *writer, const float *from, uint64 self, uint6
         if (writer->candidates[i].node == ref)
             return;
     Assert(*count < writer->candidate_room);
-    if (!ruhnsw_load_node(&writer->graph, ref, vector, &flags, NULL) || (flags & RUHNSW_NODE_DEAD))
+    if (!ruhnsw_peek_node(&writer->graph, ref, vector, &flags) || (flags & RUHNSW_NODE_DEAD))
         return;
     candidate->node = ref;
     candidate->vector = vector;

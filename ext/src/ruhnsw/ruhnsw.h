@@ -113,6 +113,10 @@ extern int ruhnsw_load_learned(RuhnswGraph *graph, uint64 ref, uint64 *links);
 /* Copies a node's vector as its code has it (out may be NULL), flags and level; false when it
  * vanished. */
 extern bool ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level);
+/* The same in a peek, for those who hold off vacuum by the heavyweight lock, so that the node cannot
+ * be freed under their eyes. */
+extern bool ruhnsw_peek_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags);
+
 /* A node that a search found, as it is handed out. */
 typedef struct RuhnswResult {
     uint64 node;
