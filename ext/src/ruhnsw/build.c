@@ -24,6 +24,7 @@
 #include "commands/progress.h"
 #include "miscadmin.h"
 #include "optimizer/plancat.h"
+#include "pause.h"
 #include "pgstat.h"
 #include "utils/memutils.h"
 
@@ -92,6 +93,7 @@ static void
 flush_graph(RuhnswBuild *build)
 {
     tell_memory(build);
+    RUV_PAUSE("ruhnsw-build-write");
     ruhnsw_write_graph(build);
     build->graph = NULL;
     MemoryContextDelete(build->graph_context);
@@ -198,6 +200,7 @@ finish_pages(RuhnswBuild *build)
         return;
     }
     ruv_check(rv_hnsw_connect(build->graph, &connected, &err), &err, "ruhnsw build");
+    RUV_PAUSE("ruhnsw-build-write");
     ruhnsw_write_graph(build);
     build->graph = NULL;
     MemoryContextDelete(build->graph_context);
