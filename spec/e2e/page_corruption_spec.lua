@@ -28,7 +28,8 @@ for _, method in pairs(methods) do
          local db = server:connect()
          ruhnsw.prepare(db)
          indexed.create(db, method, "torn", ROWS, DIM)
-         db:exec("DELETE FROM torn WHERE id % 5 = 0; VACUUM torn") -- free slots and dead nodes as well
+         db:exec("DELETE FROM torn WHERE id % 5 = 0") -- free slots and dead nodes as well
+         db:exec("VACUUM torn")
          path = db:value("SELECT pg_relation_filepath('torn_v')")
          server:stop()
          intact = pages.read(server, path)
