@@ -43,10 +43,11 @@ for _, method in pairs(methods) do
       local function statements(round)
          return {
             ("SELECT id FROM torn ORDER BY v <-> vec(%d, %d) LIMIT 10"):format(-round, DIM),
-            ("SELECT count(*) FROM (SELECT id FROM torn ORDER BY v <-> vec(0, %d) LIMIT 100000) x"):format(DIM),
+            ("SELECT count(*) FROM (SELECT id FROM torn ORDER BY v <-> vec(0, %d) LIMIT 100000) x"):format(
+               DIM),
             "SELECT count(*) FROM ruvector_index_verify('torn_v', true)",
-            ("INSERT INTO torn SELECT i, vec(i, %d) FROM generate_series(%d, %d) i"):format(DIM, 1000 * round + 1000,
-               1000 * round + 1005),
+            ("INSERT INTO torn SELECT i, vec(i, %d) FROM generate_series(%d, %d) i"):format(DIM,
+               1000 * round + 1000, 1000 * round + 1005),
             "DELETE FROM torn WHERE id % 7 = 0",
             "VACUUM torn",
             ("SELECT id FROM torn ORDER BY v <-> vec(%d, %d) LIMIT 10"):format(-round, DIM),
@@ -85,7 +86,8 @@ for _, method in pairs(methods) do
             pages.flip(server, path, 200, random)
             server:start()
             local db = server:connect()
-            local ok, count = pcall(db.value, db, "SELECT count(*) FROM ruvector_index_verify('torn_v', true)")
+            local ok, count = pcall(db.value, db,
+               "SELECT count(*) FROM ruvector_index_verify('torn_v', true)")
             if not ok or count > 0 then noticed = noticed + 1 end
             server:stop("fast")
             pages.write(server, path, intact)

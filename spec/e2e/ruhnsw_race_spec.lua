@@ -229,8 +229,8 @@ describe("a ruhnsw index while two sessions race", function()
       local reader = pause.session(server, "ruhnsw-scan-meta")
       for name, value in pairs(METHOD.exhaustive) do reader:exec(("SET %s = '%s'"):format(name, value)) end
       reader:exec("SET enable_sort = off")
-      reader:send(("SELECT count(DISTINCT id) FROM (SELECT id FROM race ORDER BY v <-> vec(0, %d) LIMIT 100000) x")
-         :format(DIM))
+      reader:send(([[SELECT count(DISTINCT id) FROM
+         (SELECT id FROM race ORDER BY v <-> vec(0, %d) LIMIT 100000) x]]):format(DIM))
       hold:wait_for(reader)
       db:exec("DELETE FROM race")
       db:exec(insert(1001, 1100))

@@ -15,14 +15,15 @@ for _, method in pairs(methods) do
          finally(function() server:remove() end)
          server:start()
          ruhnsw.prepare(server:connect())
-         local out = soak.run(server, SECONDS, { method = method, rows = 2000, dim = 8, k = 10, seed = SEED })
+         local out = soak.run(server, SECONDS,
+            { method = method, rows = 2000, dim = 8, k = 10, seed = SEED })
          assert.same({}, out.failures)
          assert.equal("", out.problems)
          assert.is_nil(server:log():find("terminated by signal", 1, true))
          assert.is_true(out.vacuums > 0 and out.rebuilds > 0 and out.searches > 0)
          assert.is_true(out.recall >= method.soak_recall, "recall " .. out.recall)
-         print(("%s: %d statements, %d vacuums, %d rebuilds, %d searches judged, recall %.3f"):format(method.name,
-            out.statements, out.vacuums, out.rebuilds, out.searches, out.recall))
+         print(("%s: %d statements, %d vacuums, %d rebuilds, %d searches judged, recall %.3f"):format(
+            method.name, out.statements, out.vacuums, out.rebuilds, out.searches, out.recall))
       end)
    end)
 end

@@ -12,9 +12,12 @@ local pg = require("ruvector.pg")
 local SEED = tonumber(os.getenv("FUZZ_SEED")) or 20260102
 local INPUTS = tonumber(os.getenv("FUZZ_INPUTS")) or 3000
 
-local SEEDS_TEXT = { "[1,2,3]", "[0]", "[-0.5,1e10,3.4e38]", " [ 1 , 2 ]", "[1e-50,1e-45]", "[1.17549435e-38,2]" }
-local PIECES = { "[", "]", ",", " ", "\t", "-", "+", ".", "e", "E", "1", "0", "9", "nan", "inf", "Infinity", "0x1p3",
-   "1e39", "1e-400", "''", "{", "}", "é", "[1", "1]", "99999999999999999999", "e+", ",,", "1_0", "\\N" }
+local SEEDS_TEXT = { "[1,2,3]", "[0]", "[-0.5,1e10,3.4e38]", " [ 1 , 2 ]", "[1e-50,1e-45]",
+   "[1.17549435e-38,2]" }
+local PIECES = { "[", "]", ",", " ", "\t", "-", "+", ".", "e", "E", "1", "0", "9", "nan", "inf", "Infinity",
+   "0x1p3",
+   "1e39", "1e-400", "''", "{", "}", "é",
+   "[1", "1]", "99999999999999999999", "e+", ",,", "1_0", "\\N" }
 local SEEDS_BINARY = { "\0\1\0\0\63\128\0\0", "\0\2\0\0\63\128\0\0\64\0\0\0", "\0\1\0\0\0\0\0\1" }
 local SEEDS_ARRAY = { "'{1,2,3}'::real[]", "'{1,NULL}'::real[]", "'{}'::int[]", "'{{1,2},{3,4}}'::float8[]",
    "'[2:3]={1,2}'::numeric[]", "'{NaN}'::real[]", "'{Infinity}'::float8[]", "'{1e300}'::float8[]",
@@ -51,7 +54,8 @@ describe(("the type ruvector under mutated input (FUZZ_SEED=%d)"):format(SEED), 
    local function check_refusal(err, input)
       assert(pg.is_error(err), tostring(err))
       local class = err.sqlstate:sub(1, 2)
-      assert(class == "22" or class == "54" or err.sqlstate == "08P01", ("input %q: %s"):format(input, tostring(err)))
+      assert(class == "22" or class == "54" or err.sqlstate == "08P01",
+         ("input %q: %s"):format(input, tostring(err)))
       assert(#err.message > 0)
    end
 

@@ -17,12 +17,13 @@ local function write(random, d, next_id)
    local what = random(10)
    if what < 4 then
       local first = next_id()
-      return ("INSERT INTO soak SELECT i, vec(i, %d) FROM generate_series(%d, %d) i"):format(d, first, first + 2)
+      return ("INSERT INTO soak SELECT i, vec(i, %d) FROM generate_series(%d, %d) i"):format(d, first,
+         first + 2)
    elseif what < 7 then
       return ("DELETE FROM soak WHERE id %% %d = %d"):format(GROUPS, random(GROUPS))
    elseif what < 9 then
-      return ("UPDATE soak SET v = vec(id + %d, %d) WHERE id %% %d = %d"):format(1000000 * (1 + random(50)), d, GROUPS,
-         random(GROUPS))
+      return ("UPDATE soak SET v = vec(id + %d, %d) WHERE id %% %d = %d"):format(
+         1000000 * (1 + random(50)), d, GROUPS, random(GROUPS))
    end
    return ("SELECT id FROM soak ORDER BY v <-> vec(%d, %d) LIMIT 10"):format(-random(1000), d)
 end
@@ -35,12 +36,15 @@ end
 --- Recall at k of one query, the index's answer against the exact one of the same snapshot, by
 -- distance: a row no farther than the true k-th counts.
 local function recall(judge, d, k, query)
-   local distances = ("SELECT v <-> vec(%d, %d) AS distance FROM soak ORDER BY 1 LIMIT %d"):format(-query, d, k)
+   local distances = ("SELECT v <-> vec(%d, %d) AS distance FROM soak ORDER BY 1 LIMIT %d"):format(
+      -query, d, k)
    local hits
    judge:transaction(function()
-      judge:exec("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET LOCAL enable_indexscan = off")
+      judge:exec("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+      judge:exec("SET LOCAL enable_indexscan = off")
       local exact = judge:column(distances)
-      judge:exec("SET LOCAL enable_indexscan = on; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+      judge:exec("SET LOCAL enable_indexscan = on; SET LOCAL enable_seqscan = off")
+      judge:exec("SET LOCAL enable_sort = off")
       hits = 0
       for _, distance in ipairs(judge:column(distances)) do
          if distance <= exact[#exact] + 1e-6 then hits = hits + 1 end
@@ -63,11 +67,11 @@ function M.run(server, seconds, options)
       return id
    end
    local out = { statements = 0, vacuums = 0, rebuilds = 0, searches = 0, failures = {} }
-   local all, writers = {}, {}
+   local all = {}
    for i = 1, WRITERS do
       local writer = server:connect()
       writer:exec("SET enable_seqscan = off; SET deadlock_timeout = '50ms'")
-      writers[i], all[i] = writer, writer
+      all[i] = writer
       writer:send(write(random, d, next_id))
    end
    local sweeper, builder, judge = server:connect(), server:connect(), server:connect()
