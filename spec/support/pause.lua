@@ -52,6 +52,7 @@ end
 function M.wait_blocked(db, session)
    local pid = session:backend_pid()
    clock.wait_until("a backend to wait for a lock", 60, function()
+      if session:ready() then error("the statement ended without waiting for a lock", 0) end
       return db:value([[SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1
          AND locktype IN ('page', 'relation', 'transactionid', 'virtualxid')]], pid) > 0
    end)
