@@ -154,6 +154,31 @@ test-sql: install-as-needed ## the SQL surface, by pg_regress
 test-e2e: install-as-needed ## specs against private PostgreSQL servers
 	@$(TIER)/e2e.log $(BUSTED) --run e2e
 
+# Longer forms of specs that test-e2e runs briefly; SOAK_SEED and FUZZ_SEED repeat a run.
+SOAK_MINUTES ?= 10
+FUZZ_ROUNDS  ?= 500
+FUZZ_INPUTS  ?= 200000
+
+soak: install-as-needed ## ten clients on one index for SOAK_MINUTES
+	@env SOAK_MINUTES=$(SOAK_MINUTES) $(BUSTED) spec/e2e/soak_spec.lua
+
+fuzz-pages: install-as-needed ## index files with flipped bits, FUZZ_ROUNDS times
+	@env FUZZ_ROUNDS=$(FUZZ_ROUNDS) $(BUSTED) spec/e2e/page_corruption_spec.lua
+
+fuzz-type: install-as-needed ## the type under FUZZ_INPUTS mutated inputs
+	@env FUZZ_INPUTS=$(FUZZ_INPUTS) $(BUSTED) spec/e2e/type_fuzz_spec.lua
+
+ASSERT_BUILD = $(BUILD)/assert
+# The sanitizer's checks hide from gcc that variables are set: that one warning is not an error here.
+ASSERT_FLAGS = -DUSE_ASSERT_CHECKING -fsanitize=undefined -fsanitize-undefined-trap-on-error -Wno-error=maybe-uninitialized
+ASSERT_SPECS = ruhnsw_spec ruhnsw_race_spec page_corruption_spec type_fuzz_spec
+# Installs the checked extension for these specs and the ordinary one again, whatever they say.
+test-assert: ## index and type specs with an extension that traps undefined behaviour
+	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(ASSERT_BUILD) SANITIZE="$(ASSERT_FLAGS)" install-as-needed
+	@status=0; for spec in $(ASSERT_SPECS); do \
+	  $(TIER)/assert_$$spec.log $(BUSTED) spec/e2e/$$spec.lua || status=1; done; \
+	$(MAKE) --no-print-directory -s install-as-needed && exit $$status
+
 RING_THREADS_SRC = spec/engine/ring_threads.c $(wildcard engine/src/base/*.c engine/src/ring/*.c engine/src/trajectory/*.c)
 RING_THREADS = $(CC) -std=c11 -D_GNU_SOURCE -g -O1 -Iengine/include -Iengine/src
 $(BUILD)/ring_threads: $(RING_THREADS_SRC)
@@ -215,4 +240,5 @@ clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
 .PHONY: help deps build install install-as-needed demo test test-engine test-policies test-sql \
-        test-e2e sanitize sanitized-libraries bench bench-index lint format clean
+        test-e2e soak fuzz-pages fuzz-type test-assert sanitize sanitized-libraries bench bench-index \
+        lint format clean

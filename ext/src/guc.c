@@ -5,6 +5,8 @@
 
 #include <limits.h>
 
+#include "pause.h"
+
 #include "utils/guc.h"
 
 int ruv_ef_search;
@@ -134,5 +136,6 @@ ruv_define_settings(void)
     if (ruv_preloaded)
         define_memory_settings();
     define_policy_settings();
+    ruv_define_pause_setting();
     MarkGUCPrefixReserved("ruvector");
 }

@@ -268,6 +268,35 @@ describe("a ruhnsw index that many sessions use", function()
          assert.equal("", ruhnsw.findings(replica, "busy_v"))
       end)
 
+      it("finds exactly the rows of its snapshot while vacuums are replayed", function()
+         local function ids(settings, sql)
+            for _, setting in ipairs(settings) do replica:exec("SET LOCAL " .. setting) end
+            local rows = replica:column(sql)
+            table.sort(rows)
+            return rows
+         end
+         local compared, sizes = 0, {}
+         hammer(server, 4, 300, 8, function(done)
+            if done % 10 ~= 0 then return false end
+            local ok, err = pcall(replica.transaction, replica, function()
+               replica:exec("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+               local all = ids({ "enable_indexscan = off", "enable_indexonlyscan = off" },
+                  "SELECT id FROM busy")
+               local found = ids({ "enable_indexscan = on", "enable_seqscan = off", "enable_sort = off",
+                  "ruvector.max_scan_tuples = 2147483647" },
+                  ("SELECT id FROM busy ORDER BY v <-> vec(0, %d) LIMIT 1000000000"):format(DIM))
+               assert.same(all, found)
+               compared, sizes[#all] = compared + 1, true
+            end)
+            -- The standby may cancel a query whose rows are vacuumed away.
+            if not ok and not (pg.is_error(err) and err.sqlstate == "40001") then error(err, 0) end
+            return false
+         end)
+         assert.is_true(compared > 5, compared .. " snapshots were compared")
+         assert.is_truthy(next(sizes, (next(sizes)))) -- rows came and went meanwhile
+         assert.is_nil(standby:log():find("inconsistent page", 1, true))
+      end)
+
       it("keeps the index when it is promoted", function()
          standby:connect():exec("SELECT pg_promote()")
          assert.is_false(replica:value("SELECT pg_is_in_recovery()"))

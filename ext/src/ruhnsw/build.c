@@ -26,6 +26,7 @@
 #include "commands/progress.h"
 #include "miscadmin.h"
 #include "optimizer/plancat.h"
+#include "pause.h"
 #include "pgstat.h"
 #include "utils/memutils.h"
 
@@ -116,6 +117,7 @@ static void
 flush_graph(RuhnswBuild *build)
 {
     tell_memory(build);
+    RUV_PAUSE("ruhnsw-build-write");
     ruhnsw_write_graph(build);
     forget_graph(build);
     pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, RUHNSW_PHASE_INSERT);
@@ -242,6 +244,7 @@ finish_pages(RuhnswBuild *build)
         return;
     }
     ruv_check(rv_hnsw_connect(build->graph, &connected, &err), &err, "ruhnsw build");
+    RUV_PAUSE("ruhnsw-build-write");
     ruhnsw_write_graph(build);
     forget_graph(build);
 }

@@ -20,6 +20,7 @@
 #include <math.h>
 
 #include "miscadmin.h"
+#include "pause.h"
 #include "storage/freespace.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
@@ -408,10 +409,13 @@ ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level
     if (problem)
         elog(ERROR, "%s", problem);
 
+    RUV_PAUSE("ruhnsw-insert-searched");
     ref = place_node(writer);
+    RUV_PAUSE("ruhnsw-insert-placed");
     if (top >= 0)
         link_back(writer, ref, top);
     if (level > meta->entry_level) {
+        RUV_PAUSE("ruhnsw-insert-promote");
         ruhnsw_set_entry(writer->graph.index, ref, level, writer->building);
         writer->graph.meta.entry = ref;
         if (writer->graph.meta.root == RUHNSW_NO_REF)

@@ -37,6 +37,7 @@
 
 #include "access/relscan.h"
 #include "miscadmin.h"
+#include "pause.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "utils/memutils.h"
@@ -233,6 +234,7 @@ start_search(IndexScanDesc scan)
     state->started_at = GetCurrentTimestamp();
     state->graph.reader.pages = 0;
     ruhnsw_graph_refresh(&state->graph);
+    RUV_PAUSE("ruhnsw-scan-meta");
     load_query(state, scan->orderByData);
     ruhnsw_identity(scan->indexRelation, &state->graph.meta, &state->identity);
     ruv_choose(&state->identity, state->query, &state->choice);
@@ -274,6 +276,7 @@ may_continue(RuhnswScan *state)
     stats = rv_beam_get_stats(state->beam);
     if (stats.windows == 0)
         return true;
+    RUV_PAUSE("ruhnsw-scan-window");
     if (ruv_iterative_scan == RUV_ITERATIVE_OFF &&
         (state->choice.mode != RV_SEARCH_ADAPTIVE || state->returned >= ruv_ef_search))
         return false;

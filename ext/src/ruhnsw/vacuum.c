@@ -39,6 +39,7 @@
 #include "access/transam.h"
 #include "commands/vacuum.h"
 #include "miscadmin.h"
+#include "pause.h"
 #include "storage/freespace.h"
 #include "storage/indexfsm.h"
 #include "storage/lmgr.h"
@@ -772,11 +773,15 @@ ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
     ruhnsw_writer_open(&vacuum.writer, info->index, false);
 
     remove_rows(&vacuum);
+    RUV_PAUSE("ruhnsw-vacuum-removed");
     if (collect_dead(&vacuum)) {
         wait_for_inserts(&vacuum);
+        RUV_PAUSE("ruhnsw-vacuum-barrier");
         replace_entry(&vacuum);
+        RUV_PAUSE("ruhnsw-vacuum-entry");
         do {
             repair_links(&vacuum);
+            RUV_PAUSE("ruhnsw-vacuum-repaired");
             mark_unlinked(&vacuum);
         } while (collect_dead(&vacuum));
         witnesses = call_witnesses();

@@ -40,6 +40,7 @@
 #define NORM_TOLERANCE 1e-4
 
 typedef struct Verifier {
+    Relation table; /* NULL when it cannot be told */
     Relation index;
     RuhnswGraph graph;
     RuhnswReach *reach;
@@ -245,6 +246,28 @@ check_learned(Verifier *verifier, uint64 ref, const RuhnswNode *node)
     }
 }
 
+/*
+ * Whether a row of the node is there for our snapshot. An insert that a crash or an error cut short
+ * may leave a node that nothing links to; its row was never there for anyone, and vacuum removes
+ * the node, so it breaks no rule.
+ */
+static bool
+has_visible_row(Verifier *verifier, uint64 ref)
+{
+    ItemPointerData tids[RUHNSW_CHAIN_TIDS];
+    uint64 position = 0;
+
+    while (position != RUHNSW_ROWS_END) {
+        int count = ruhnsw_next_rows(&verifier->graph, ref, &position, tids);
+
+        for (int i = 0; i < count; i++)
+            if (verifier->table == NULL ||
+                table_index_fetch_tuple_check(verifier->table, &tids[i], GetActiveSnapshot(), NULL))
+                return true;
+    }
+    return false;
+}
+
 static void
 check_node(Verifier *verifier, BlockNumber block, OffsetNumber offset, const RuhnswNode *node)
 {
@@ -256,7 +279,8 @@ check_node(Verifier *verifier, BlockNumber block, OffsetNumber offset, const Ruh
         finding(verifier, "error", block, "%s (slot %u)", problem, offset);
         return;
     }
-    if (node->level > meta->entry_level && !(node->flags & RUHNSW_NODE_DEAD))
+    if (node->level > meta->entry_level && !(node->flags & RUHNSW_NODE_DEAD) &&
+        has_visible_row(verifier, ref))
         finding(verifier, "warning", block,
                 "the node at offset %u has level %u, above the entry point's %d", offset,
                 node->level, meta->entry_level);
@@ -268,7 +292,7 @@ check_node(Verifier *verifier, BlockNumber block, OffsetNumber offset, const Ruh
     if (node->flags & RUHNSW_NODE_DEAD)
         return;
     check_learned(verifier, ref, node);
-    if (verifier->reach && !ruhnsw_reached(verifier->reach, ref))
+    if (verifier->reach && !ruhnsw_reached(verifier->reach, ref) && has_visible_row(verifier, ref))
         finding(verifier, "error", block, "the node at offset %u cannot be reached from the root",
                 offset);
 }
@@ -464,7 +488,8 @@ ruhnsw_index_verify(PG_FUNCTION_ARGS)
     Oid table_oid = IndexGetRelation(oid, true);
     Relation table = OidIsValid(table_oid) ? table_open(table_oid, AccessShareLock) : NULL;
     Relation index = relation_open(oid, AccessShareLock);
-    Verifier verifier = {.index = index, .out = (ReturnSetInfo *)fcinfo->resultinfo};
+    Verifier verifier = {
+        .table = table, .index = index, .out = (ReturnSetInfo *)fcinfo->resultinfo};
     Snapshot snapshot = NULL;
 
     if (!ruhnsw_is_index(index))
