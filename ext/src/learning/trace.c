@@ -106,7 +106,7 @@ feed_block(RowFeed *feed)
 static void
 feed_row(RowFeed *feed, Datum value, ItemPointer tid)
 {
-    const float *vector = ruhnsw_prepare_value(feed->identity, value);
+    const float *vector = ruv_index_prepare(feed->identity, value);
     int dim = feed->identity->dim;
     float *copy = feed->vectors + (size_t)feed->count * dim;
 
@@ -251,7 +251,7 @@ truth_by_search(Truth *truth, Relation index, RuvSample **batch, int count)
 
     for (int i = 0; i < count; i++) {
         int found =
-            ruhnsw_search(index, batch[i]->query, (int)batch[i]->head.k, RUV_REFERENCE_EF, hits);
+            ruv_index_search(index, batch[i]->query, (int)batch[i]->head.k, RUV_REFERENCE_EF, hits);
 
         truth->found[i] = (uint32)Max(found, 0);
         for (int j = 0; j < found; j++)
@@ -316,7 +316,7 @@ fetch_results(RuvIndexState *state, Relation table, Relation index, const RuvSam
         if (!table_index_fetch_tuple(fetch, &tid, GetActiveSnapshot(), slot, &again, NULL))
             continue;
         FormIndexDatum(info, slot, estate, values, nulls);
-        vector = nulls[0] ? NULL : ruhnsw_prepare_value(&state->identity, values[0]);
+        vector = nulls[0] ? NULL : ruv_index_prepare(&state->identity, values[0]);
         if (vector != NULL)
             vectors[count++] = memcpy(palloc(bytes), vector, bytes);
     }
@@ -378,7 +378,7 @@ trace_efforts(RuvIndexState *state, Relation table, Relation index, RuvSample *s
     limits.max_ef = RUV_TRACE_EF;
     limits.max_distances =
         (uint64)Max(RUV_TRACE_MIN_DISTANCES, Min(RUV_TRACE_DISTANCES, table_rows(table) / 2));
-    ruhnsw_trace(index, sample->query, &limits, truth, found, sample->efforts, &summary);
+    ruv_index_trace(index, sample->query, &limits, truth, found, sample->efforts, &summary);
     sample->nearest_count = summary.nearest_count;
     memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));
     for (uint32 i = 0; i < found; i++)

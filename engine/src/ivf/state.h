@@ -1,0 +1,55 @@
+/*
+ * state.h - a search over lists: what search.c and trace.c share.
+ *
+ * Where a scored row is
+ *   front  the nearest of those that wait: a heap (farthest on top) while lists are scanned,
+ *          ascending from front_at on while a window is handed out. No item of the pool is before
+ *          one of the front
+ *   pool   the others, in no order
+ *   ready  compared exactly and not yet handed out; nearest on top
+ */
+#ifndef RUVECTOR_IVF_STATE_H
+#define RUVECTOR_IVF_STATE_H
+
+#include "order.h"
+
+struct rv_ivf {
+    const rv_allocator *allocator;
+    rv_ivf_source source;
+    rv_ivf_rule rule;
+    rv_metric_map map;
+
+    rv_ivf_list *lists; /* a heap of those that were not visited */
+    size_t list_count;
+    size_t list_capacity;
+    uint32_t preferred[RV_IVF_MAX_PREFERRED];
+    uint32_t preferred_count;
+    uint32_t preferred_next;
+
+    rv_ivf_array front;
+    size_t front_at;
+    size_t front_limit;
+    rv_ivf_array pool;
+    rv_ivf_array ready;
+
+    bool open;       /* a window is being handed out */
+    uint32_t window; /* adaptive: rows of the present or next window */
+    uint32_t handed; /* rows of this window handed out */
+
+    bool tracing;
+    float bound;           /* of a trace: what is no farther is a true neighbour */
+    rv_ivf_array suspects; /* rows of the list just scanned whose key is within the bound */
+
+    rv_beam_stats stats;
+};
+
+/* The next list to visit, preferred ones first; false when none is left. *chosen: by preference. */
+bool rv_ivf_peek_list(rv_ivf *ivf, rv_ivf_list *next, bool *chosen);
+/* Visits it. */
+rv_status rv_ivf_visit_list(rv_ivf *ivf, rv_error *err);
+
+/* How far beyond the window the list is: distance / (the farthest of the full front) - 1; negative
+ * when the front is not full or the list is nearer, infinite when the front is at distance 0. */
+double rv_ivf_excess(const rv_ivf *ivf, float list_distance);
+
+#endif
