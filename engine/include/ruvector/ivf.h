@@ -130,7 +130,7 @@ typedef struct rv_ivf_rule {
     uint32_t window;        /* adaptive: rows of the first window, >= 1 */
     float slack;            /* adaptive: >= 0 */
     uint32_t max_lists;     /* adaptive: lists per window; 0 = no bound */
-    uint64_t max_distances; /* distances per window; 0 = no bound. Checked before a list. */
+    uint64_t max_rows;      /* rows scored per window; 0 = no bound. Checked before a list. */
 } rv_ivf_rule;
 
 typedef struct rv_ivf_result {
@@ -169,6 +169,9 @@ rv_status rv_ivf_set_rule(rv_ivf *ivf, const rv_ivf_rule *rule, rv_error *err);
 
 /* distances include the centres and the exact ones; hops are lists; score is -1: not defined. */
 rv_beam_stats rv_ivf_get_stats(const rv_ivf *ivf);
+
+/* Rows scored so far: a row that was compared exactly as well counts once. */
+uint64_t rv_ivf_rows(const rv_ivf *ivf);
 
 /*
  * Deep trace: visits the lists in the order of a search, and finds for each true neighbour the

@@ -103,6 +103,7 @@ rv_ivf_start(rv_ivf *ivf, const rv_ivf_rule *rule, const rv_metric_map *map, con
     ivf->handed = 0;
     ivf->tracing = false;
     ivf->stats = (rv_beam_stats){.distances = lists, .score = -1.0f};
+    ivf->rows = 0;
     return RV_OK;
 }
 
@@ -140,6 +141,12 @@ rv_beam_stats
 rv_ivf_get_stats(const rv_ivf *ivf)
 {
     return ivf->stats;
+}
+
+uint64_t
+rv_ivf_rows(const rv_ivf *ivf)
+{
+    return ivf->rows;
 }
 
 /* ---- scoring ---- */
@@ -206,6 +213,7 @@ rv_ivf_visit_list(rv_ivf *ivf, rv_error *err)
         rv_ivf_lists_pop(ivf->lists, &ivf->list_count);
     status = ivf->source.scan(ivf->source.ctx, next.list, ivf, &scored, err);
     ivf->stats.distances += scored;
+    ivf->rows += scored;
     ivf->stats.hops++;
     return status;
 }
@@ -287,7 +295,7 @@ stop_reason(const rv_ivf *ivf, rv_ivf_list next, bool chosen, uint32_t visited, 
         return RV_STOP_NONE;
     if (rule->adaptive && rule->max_lists > 0 && visited >= rule->max_lists)
         return RV_STOP_EF;
-    if (rule->max_distances > 0 && ivf->stats.distances - begun >= rule->max_distances)
+    if (rule->max_rows > 0 && ivf->rows - begun >= rule->max_rows)
         return RV_STOP_DISTANCES;
     return RV_STOP_NONE;
 }
@@ -296,7 +304,7 @@ static rv_status
 open_window(rv_ivf *ivf, rv_error *err)
 {
     rv_stop_reason reason = RV_STOP_NONE;
-    uint64_t begun = ivf->stats.distances;
+    uint64_t begun = ivf->rows;
     rv_status status = gather(ivf, err);
 
     for (uint32_t visited = 0; status == RV_OK && reason == RV_STOP_NONE; visited++) {

@@ -41,6 +41,7 @@ struct rv_ivf {
     rv_ivf_array suspects; /* rows of the list just scanned whose key is within the bound */
 
     rv_beam_stats stats;
+    uint64_t rows; /* scored */
 };
 
 /* The next list to visit, preferred ones first; false when none is left. *chosen: by preference. */

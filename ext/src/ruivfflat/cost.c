@@ -16,6 +16,8 @@
  */
 #include "ruivfflat/ruivfflat.h"
 
+#include <math.h>
+
 #include "access/genam.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
@@ -60,7 +62,8 @@ ruivf_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost 
     centres_cost = lists * cpu_operator_cost;
 
     *startup_cost = centres_cost + share * scan_cost;
-    *total_cost = centres_cost + scan_cost + rows * (cpu_index_tuple_cost + cpu_operator_cost);
+    *total_cost = centres_cost + scan_cost +
+                  rows * (cpu_index_tuple_cost + 2 * cpu_operator_cost * log2(Max(rows, 2)));
     *selectivity = 1.0;
     *pages = info->pages;
 }

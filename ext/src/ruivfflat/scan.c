@@ -138,7 +138,7 @@ make_rule(RuivfScan *state)
         rule->window = Max(choice->window, 1);
         rule->slack = choice->slack;
         rule->max_lists = choice->ef_search;
-        rule->max_distances = choice->max_distances;
+        rule->max_rows = choice->max_distances;
     } else {
         rule->probes = Max(choice->probes, 1);
     }
@@ -188,24 +188,24 @@ start_search(IndexScanDesc scan)
 static bool
 may_continue(RuivfScan *state)
 {
-    rv_beam_stats stats;
+    uint64 rows;
     uint64 left;
     rv_error err;
 
     if (rv_ivf_ready(state->ivf))
         return true;
-    stats = rv_ivf_get_stats(state->ivf);
-    if (stats.windows == 0)
+    if (rv_ivf_get_stats(state->ivf).windows == 0)
         return true;
     if (ruv_iterative_scan == RUV_ITERATIVE_OFF &&
         (!state->rule.adaptive || state->returned >= ruv_ef_search))
         return false;
-    if (stats.distances >= (uint64)ruv_max_scan_tuples)
+    rows = rv_ivf_rows(state->ivf);
+    if (rows >= (uint64)ruv_max_scan_tuples)
         return false;
-    left = ruv_max_scan_tuples - stats.distances;
+    left = ruv_max_scan_tuples - rows;
     if (state->rule.adaptive && state->choice.max_distances > 0)
         left = Min(left, state->choice.max_distances);
-    state->rule.max_distances = left;
+    state->rule.max_rows = left;
     ruv_check(rv_ivf_set_rule(state->ivf, &state->rule, &err), &err, "ruivfflat search");
     return true;
 }

@@ -62,7 +62,7 @@ ruivf_search(Relation index, const float *query, int k, int rows, rv_hit *hits)
     int count = 0;
 
     open_probe(&probe, index, query);
-    rule.max_distances = Max(rows, 1);
+    rule.max_rows = Max(rows, 1);
     ruv_check(rv_ivf_start(probe.ivf, &rule, &probe.map, probe.reader.distances,
                            probe.reader.meta.lists, &err),
               &err, "ruivfflat search");
