@@ -9,6 +9,10 @@
 /* A graph compares about m rows for each place of its ef_search; a list search has to compare many
  * more for the same recall. */
 #define ROWS_PER_EFFORT 64
+/* A trace of a graph jumps about in memory, one of lists reads it from end to end. */
+#define GRAPH_TRACE_DISTANCES 20000
+#define LISTS_TRACE_DISTANCES 500000
+#define LEAST_TRACE_DISTANCES 1000
 
 bool
 ruv_is_index(Relation index)
@@ -48,6 +52,14 @@ ruv_index_trace(Relation index, const float *query, const rv_trace_limits *limit
         ruivf_trace(index, query, limits, truth, truth_count, efforts, summary);
     else
         ruhnsw_trace(index, query, limits, truth, truth_count, efforts, summary);
+}
+
+uint64
+ruv_index_trace_distances(Relation index, double rows)
+{
+    double most = ruivf_is_index(index) ? LISTS_TRACE_DISTANCES : GRAPH_TRACE_DISTANCES;
+
+    return (uint64)Max(LEAST_TRACE_DISTANCES, Min(most, rows / 2));
 }
 
 int

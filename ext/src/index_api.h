@@ -31,6 +31,9 @@ extern void ruv_index_trace(Relation index, const float *query, const rv_trace_l
                             const float *truth, uint32 truth_count, rv_effort *efforts,
                             rv_trace_summary *summary);
 
+/* Distances that a trace may compute: a bound for a table of so many rows. */
+extern uint64 ruv_index_trace_distances(Relation index, double rows);
+
 /* Reference search at a static effort, an ef_search of a graph: up to k hits, nearest first.
  * Returns how many. */
 extern int ruv_index_search(Relation index, const float *query, int k, int effort, rv_hit *hits);

@@ -36,6 +36,7 @@ local function make(metric, storage, rows, lists, dim, seed)
       for l = 0, lists - 1 do lib.rv_normalize(m.centres + l * dim, m.centres + l * dim, dim) end
    end
    m.max_norm = 0
+   m.spread = 2.5
    m.members = {}
    for l = 0, lists - 1 do m.members[l] = {} end
    local nearest, distance = ffi.new("uint32_t[1]"), ffi.new("float[1]")
@@ -97,8 +98,6 @@ local function aim(m)
    lib.rv_ivf_scorer_init(m.scorer, m.metric, m.storage, m.query, m.dim, m.max_norm)
    m.distances = ffi.new("float[?]", m.lists)
    lib.rv_ivf_list_distances(m.scorer, m.centres, 4 * m.dim, m.lists, m.distances)
-   m.map = ffi.new("rv_metric_map[1]")
-   m.map[0] = lib.rv_metric_map_make(m.metric, m.max_norm, lib.rv_norm(m.query, m.dim))
    m.visited = {}
 end
 
@@ -113,7 +112,7 @@ end
 
 local function start(m, ivf, rule)
    local err = engine.error_buffer()
-   engine.check(lib.rv_ivf_start(ivf, rule, m.map, m.distances, m.lists, err), err)
+   engine.check(lib.rv_ivf_start(ivf, rule, m.scorer, m.spread, m.distances, m.lists, err), err)
 end
 
 -- The next up to `limit` rows: { row =, distance = }.
@@ -244,26 +243,42 @@ describe("the search over lists", function()
    end)
 
    it("stops adaptively at the first list beyond the slack", function()
-      local m = make(METRICS.l2, STORAGES.float32, 4000, 40, 8, 12)
-      local ivf = create(m)
-      for round = 1, 10 do
-         local slack = round / 20
-         aim(m)
-         start(m, ivf, rule_of { adaptive = true, window = 10, slack = slack })
-         local found = take(ivf, 10)
-         local _, order = nearest_lists(m, 0)
-         local lists = {}
-         local expected = 0
-         for i, list in ipairs(order) do
-            local so_far = brute_force(m, lists)
-            if so_far[10] and math.sqrt(m.distances[list]) > (1 + slack) * math.sqrt(so_far[10].distance) then
-               break
+      for name, metric in pairs(METRICS) do
+         local m = make(metric, STORAGES.float32, 4000, 40, 8, 12)
+         local ivf = create(m)
+         for round = 1, 10 do
+            local slack = round / 10
+            aim(m)
+            local unit = m.spread * (name == "ip" and m.max_norm * lib.rv_norm(m.query, m.dim) or 1)
+            start(m, ivf, rule_of { adaptive = true, window = 10, slack = slack })
+            local found = take(ivf, 10)
+            local lists, expected, rows = {}, 0, 0
+            local _, order = nearest_lists(m, 0)
+            for i, list in ipairs(order) do
+               if rows >= 10 and (m.distances[list] - m.distances[order[1]]) / unit > slack then break end
+               lists[list], expected, rows = true, i, rows + #m.members[list]
             end
-            lists[list], expected = true, i
+            assert.equal(expected, #m.visited)
+            assert.equal(brute_force(m, lists)[10].row, found[10].row)
+            assert.equal(tonumber(expected < 40 and lib.RV_STOP_RULE or lib.RV_STOP_EXHAUSTED),
+               lib.rv_ivf_get_stats(ivf).reason)
          end
-         assert.equal(expected, #m.visited)
-         assert.equal(brute_force(m, lists)[10].row, found[10].row)
-         assert.equal(tonumber(lib.RV_STOP_RULE), lib.rv_ivf_get_stats(ivf).reason)
+         lib.rv_ivf_destroy(ivf)
+         release(m)
+      end
+   end)
+
+   it("allows more in each later window, at least one list", function()
+      local m = make(METRICS.l2, STORAGES.float32, 4000, 40, 8, 16)
+      local ivf = create(m)
+      aim(m)
+      start(m, ivf, rule_of { adaptive = true, window = 5, slack = 0 })
+      local _, order = nearest_lists(m, 0)
+      local lists = {}
+      for window = 1, 6 do
+         lists[order[window]] = true
+         take(ivf, 5 * 2 ^ (window - 1))
+         assert.equal(window, #m.visited)
       end
       lib.rv_ivf_destroy(ivf)
       release(m)
@@ -291,7 +306,7 @@ describe("the search over lists", function()
       for _, fields in ipairs { { probes = 0 }, { adaptive = true, window = 0 },
          { adaptive = true, window = 1, slack = -1 }, { adaptive = true, window = 1, slack = 0 / 0 } } do
          assert.equal(lib.RV_ERR_RANGE,
-            lib.rv_ivf_start(ivf, rule_of(fields), m.map, m.distances, 2, err))
+            lib.rv_ivf_start(ivf, rule_of(fields), m.scorer, m.spread, m.distances, 2, err))
       end
       start(m, ivf, rule_of { probes = 1 })
       assert.equal(lib.RV_ERR_STATE,
@@ -309,7 +324,7 @@ describe("the search over lists", function()
          lib.rv_test_allocator_init(a, fail_at)
          local status, ivf = create(m, a.allocator)
          if status == lib.RV_OK then
-            status = lib.rv_ivf_start(ivf, rule_of { probes = 3 }, m.map, m.distances, 10, err)
+            status = lib.rv_ivf_start(ivf, rule_of { probes = 3 }, m.scorer, m.spread, m.distances, 10, err)
             local result = ffi.new("rv_ivf_result[1]")
             while status == lib.RV_OK do status = lib.rv_ivf_next(ivf, result, err) end
             lib.rv_ivf_destroy(ivf)
@@ -337,7 +352,7 @@ describe("the deep trace over lists", function()
             local all = brute_force(m)
             local truth = ffi.new("float[10]")
             for i = 0, 9 do truth[i] = all[i + 1].distance end
-            engine.check(lib.rv_ivf_trace(ivf, limits, m.map, m.distances, 40, truth, 10, efforts,
+            engine.check(lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth, 10, efforts,
                summary, err), err)
             assert.equal(10, summary[0].found)
             local function found_with(rule)
@@ -378,13 +393,13 @@ describe("the deep trace over lists", function()
       local truth = ffi.new("float[10]")
       for i = 0, 9 do truth[i] = all[i + 1].distance end
       local limits = ffi.new("rv_trace_limits", { k = 10, max_slack = 10, max_ef = 1, max_distances = 1e9 })
-      engine.check(lib.rv_ivf_trace(ivf, limits, m.map, m.distances, 40, truth, 10, efforts, summary, err), err)
+      engine.check(lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth, 10, efforts, summary, err), err)
       assert.equal(1, #m.visited)
       assert.is_true(summary[0].found < 10)
       assert.equal(math.huge, efforts[9].slack)
       assert.equal(4294967295, efforts[9].ef)
       limits.k = 5
-      assert.equal(lib.RV_ERR_RANGE, lib.rv_ivf_trace(ivf, limits, m.map, m.distances, 40, truth, 10,
+      assert.equal(lib.RV_ERR_RANGE, lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth, 10,
          efforts, summary, err))
       lib.rv_ivf_destroy(ivf)
       release(m)

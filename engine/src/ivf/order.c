@@ -196,7 +196,7 @@ rv_ivf_select(rv_ivf_candidate *items, size_t count, size_t want)
 static bool
 nearer(rv_ivf_list a, rv_ivf_list b)
 {
-    return a.distance < b.distance || (a.distance == b.distance && a.list < b.list);
+    return a.excess < b.excess || (a.excess == b.excess && a.list < b.list);
 }
 
 static void

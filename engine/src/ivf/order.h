@@ -40,7 +40,7 @@ rv_ivf_candidate rv_ivf_near_pop(rv_ivf_array *heap);
 void rv_ivf_select(rv_ivf_candidate *items, size_t count, size_t want);
 
 typedef struct rv_ivf_list {
-    float distance; /* in the metric form */
+    float excess;
     uint32_t list;
 } rv_ivf_list;
 

@@ -17,7 +17,6 @@ struct rv_ivf {
     const rv_allocator *allocator;
     rv_ivf_source source;
     rv_ivf_rule rule;
-    rv_metric_map map;
 
     rv_ivf_list *lists; /* a heap of those that were not visited */
     size_t list_count;
@@ -34,6 +33,7 @@ struct rv_ivf {
 
     bool open;       /* a window is being handed out */
     uint32_t window; /* adaptive: rows of the present or next window */
+    float slack;     /* adaptive: of it */
     uint32_t handed; /* rows of this window handed out */
 
     bool tracing;
@@ -48,9 +48,5 @@ struct rv_ivf {
 bool rv_ivf_peek_list(rv_ivf *ivf, rv_ivf_list *next, bool *chosen);
 /* Visits it. */
 rv_status rv_ivf_visit_list(rv_ivf *ivf, rv_error *err);
-
-/* How far beyond the window the list is: distance / (the farthest of the full front) - 1; negative
- * when the front is not full or the list is nearer, infinite when the front is at distance 0. */
-double rv_ivf_excess(const rv_ivf *ivf, float list_distance);
 
 #endif

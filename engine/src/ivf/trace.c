@@ -2,8 +2,8 @@
  * trace.c - the deep trace: the least effort at which each true neighbour is found.
  *
  * The order of the lists does not depend on the stop rule; a smaller effort only visits fewer. So
- * one run shows every smaller one: list number j is reached at slack s = the largest excess met
- * before the lists up to j, and at j probes.
+ * one run shows every smaller one: list number j is reached at the slack of its excess, or at none
+ * when fewer than a window's rows were there before it, and at j probes.
  */
 #include "state.h"
 #include "../base/internal.h"
@@ -70,41 +70,32 @@ take_found(rv_ivf *ivf, float slack, uint32_t truth_count, rv_effort *efforts,
     ivf->suspects.count = 0;
 }
 
-/* As a float that is not below: the stop rule compares with it. */
-static float
-rounded_up(double slack)
-{
-    float out = (float)slack;
-
-    return (double)out < slack ? nextafterf(out, INFINITY) : out;
-}
-
 static rv_status
 run(rv_ivf *ivf, const rv_trace_limits *limits, uint32_t truth_count, rv_effort *efforts,
     rv_trace_summary *summary, rv_error *err)
 {
-    double slack = 0.0;
+    float slack = 0.0f;
     rv_ivf_list next;
     bool chosen;
 
     while (summary->found < truth_count && rv_ivf_peek_list(ivf, &next, &chosen)) {
-        double excess = chosen ? 0.0 : rv_ivf_excess(ivf, next.distance);
         rv_status status;
 
-        slack = excess > slack ? excess : slack;
-        if (slack > (double)limits->max_slack || ivf->stats.hops >= limits->max_ef ||
+        if (!chosen && ivf->front.count == ivf->front_limit)
+            slack = next.excess > slack ? next.excess : slack;
+        if (slack > limits->max_slack || ivf->stats.hops >= limits->max_ef ||
             ivf->stats.distances >= limits->max_distances)
             break;
         status = rv_ivf_visit_list(ivf, err);
         if (status != RV_OK)
             return status;
-        take_found(ivf, rounded_up(slack), truth_count, efforts, summary);
+        take_found(ivf, slack, truth_count, efforts, summary);
     }
     return RV_OK;
 }
 
 rv_status
-rv_ivf_trace(rv_ivf *ivf, const rv_trace_limits *limits, const rv_metric_map *map,
+rv_ivf_trace(rv_ivf *ivf, const rv_trace_limits *limits, const rv_ivf_scorer *scorer, float spread,
              const float *distances, uint32_t lists, const float *truth, uint32_t truth_count,
              rv_effort *efforts, rv_trace_summary *summary, rv_error *err)
 {
@@ -113,14 +104,14 @@ rv_ivf_trace(rv_ivf *ivf, const rv_trace_limits *limits, const rv_metric_map *ma
     float last;
 
     if (status == RV_OK)
-        status = rv_ivf_start(ivf, &rule, map, distances, lists, err);
+        status = rv_ivf_start(ivf, &rule, scorer, spread, distances, lists, err);
     if (status == RV_OK)
         status = rv_ivf_array_reserve(ivf->allocator, &ivf->front, limits->k, err);
     if (status != RV_OK)
         return status;
     last = truth[truth_count - 1];
-    ivf->bound = last + TOLERANCE * (map->metric == RV_METRIC_COSINE ? fmaxf(fabsf(last), 1.0f)
-                                                                     : fabsf(last));
+    ivf->bound = last + TOLERANCE * (scorer->metric == RV_METRIC_COSINE ? fmaxf(fabsf(last), 1.0f)
+                                                                        : fabsf(last));
     ivf->tracing = true;
     ivf->front_limit = limits->k;
     prefer(ivf, limits);

@@ -12,7 +12,7 @@
  *
  * Each search is then traced over the index's own pages (rv_beam_trace), from the entry points that
  * the memory of queries gives for it, as a search would be. Limits of a trace: slack
- * 3, ef 4,000, and RUV_TRACE_DISTANCES distance computations or half the rows; what is not found
+ * 3, ef 4,000, and a bound of the access method on the distances (index_api.c); what is not found
  * within them counts as out of reach, and calibration treats it so.
  *
  * Somebody who waits for a stronger lock on the table (DDL) does not wait for a whole batch: both
@@ -41,8 +41,6 @@
 #define RUV_REFERENCE_EF 2000
 #define RUV_TRACE_SLACK 3.0f
 #define RUV_TRACE_EF 4000
-#define RUV_TRACE_DISTANCES 20000
-#define RUV_TRACE_MIN_DISTANCES 1000
 /* Measured on one core of 2020: fetching a row, and one element of one comparison. Only the size of
  * a batch depends on them. */
 #define RUV_ROW_SECONDS 0.6e-6
@@ -376,8 +374,7 @@ trace_efforts(RuvIndexState *state, Relation table, Relation index, RuvSample *s
     limits.k = sample->head.k;
     limits.max_slack = RUV_TRACE_SLACK;
     limits.max_ef = RUV_TRACE_EF;
-    limits.max_distances =
-        (uint64)Max(RUV_TRACE_MIN_DISTANCES, Min(RUV_TRACE_DISTANCES, table_rows(table) / 2));
+    limits.max_distances = ruv_index_trace_distances(index, table_rows(table));
     ruv_index_trace(index, sample->query, &limits, truth, found, sample->efforts, &summary);
     sample->nearest_count = summary.nearest_count;
     memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));

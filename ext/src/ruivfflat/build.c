@@ -165,6 +165,7 @@ cluster(RuivfBuild *build, const Sample *sample, uint32 lists)
                         &result, &err),
               &err, "ruivfflat build");
     build->meta.lists = result.clusters;
+    build->meta.spread = (float)(result.inertia / sample->count);
 }
 
 static void

@@ -69,13 +69,6 @@ ruivf_reader_aim(RuivfReader *reader, const float *query)
     reader->pages += block;
 }
 
-rv_metric_map
-ruivf_reader_map(const RuivfReader *reader)
-{
-    return rv_metric_map_make((rv_metric)reader->meta.metric, reader->meta.max_norm,
-                              reader->scorer.query_norm);
-}
-
 static void
 prefetch_page(Page page)
 {

@@ -141,6 +141,8 @@ ruivf_check_meta(const RuivfMetaData *meta)
         return "the number of lists is out of range";
     if (!(meta->max_norm >= 0.0f))
         return "the bound of the norms is negative";
+    if (!(meta->spread >= 0.0f))
+        return "the spread of the rows is negative";
     return NULL;
 }
 

@@ -73,7 +73,7 @@ typedef struct RuivfMetaData {
     uint8 storage; /* rv_ivf_storage */
     uint32 lists;
     float max_norm; /* upper bound of the norms of all vectors ever stored */
-    uint32 reserved1;
+    float spread;   /* mean raw distance of a row to its centre, at the build; see rv_ivf_start */
     uint64 reserved[5];
 } RuivfMetaData;
 

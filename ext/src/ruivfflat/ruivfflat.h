@@ -85,8 +85,6 @@ typedef struct RuivfReader {
 extern void ruivf_reader_open(RuivfReader *reader, Relation index);
 /* Reads all centres and their distances to a query, which must stay valid. */
 extern void ruivf_reader_aim(RuivfReader *reader, const float *query);
-/* The map of distances for this query. */
-extern rv_metric_map ruivf_reader_map(const RuivfReader *reader);
 
 /* The list that a vector belongs to, and the first block of its chain. */
 extern uint32 ruivf_find_list(Relation index, const RuivfMetaData *meta, const RuivfLayout *layout,

@@ -162,7 +162,6 @@ static void
 start_search(IndexScanDesc scan)
 {
     RuivfScan *state = scan->opaque;
-    rv_metric_map map;
     rv_error err;
 
     if (!IsMVCCSnapshot(scan->xs_snapshot))
@@ -174,8 +173,8 @@ start_search(IndexScanDesc scan)
     ruivf_identity(scan->indexRelation, &state->reader.meta, &state->identity);
     ruv_choose(&state->identity, state->query, &state->choice);
     make_rule(state);
-    map = ruivf_reader_map(&state->reader);
-    ruv_check(rv_ivf_start(state->ivf, &state->rule, &map, state->reader.distances,
+    ruv_check(rv_ivf_start(state->ivf, &state->rule, &state->reader.scorer,
+                           state->reader.meta.spread, state->reader.distances,
                            state->reader.meta.lists, &err),
               &err, "ruivfflat search");
     if (state->rule.adaptive)

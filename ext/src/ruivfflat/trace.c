@@ -12,7 +12,6 @@ typedef struct Probe {
     MemoryContext former;
     rv_allocator allocator;
     RuivfReader reader;
-    rv_metric_map map;
     rv_ivf *ivf;
 } Probe;
 
@@ -27,7 +26,6 @@ open_probe(Probe *probe, Relation index, const float *query)
     ruv_context_allocator(probe->context, &probe->allocator);
     ruivf_reader_open(&probe->reader, index);
     ruivf_reader_aim(&probe->reader, query);
-    probe->map = ruivf_reader_map(&probe->reader);
     ruv_check(rv_ivf_create(&probe->allocator, &probe->reader.source, &probe->ivf, &err), &err,
               "ruivfflat trace");
 }
@@ -47,8 +45,9 @@ ruivf_trace(Relation index, const float *query, const rv_trace_limits *limits, c
     rv_error err;
 
     open_probe(&probe, index, query);
-    ruv_check(rv_ivf_trace(probe.ivf, limits, &probe.map, probe.reader.distances,
-                           probe.reader.meta.lists, truth, truth_count, efforts, summary, &err),
+    ruv_check(rv_ivf_trace(probe.ivf, limits, &probe.reader.scorer, probe.reader.meta.spread,
+                           probe.reader.distances, probe.reader.meta.lists, truth, truth_count,
+                           efforts, summary, &err),
               &err, "ruivfflat trace");
     close_probe(&probe);
 }
@@ -63,8 +62,8 @@ ruivf_search(Relation index, const float *query, int k, int rows, rv_hit *hits)
 
     open_probe(&probe, index, query);
     rule.max_rows = Max(rows, 1);
-    ruv_check(rv_ivf_start(probe.ivf, &rule, &probe.map, probe.reader.distances,
-                           probe.reader.meta.lists, &err),
+    ruv_check(rv_ivf_start(probe.ivf, &rule, &probe.reader.scorer, probe.reader.meta.spread,
+                           probe.reader.distances, probe.reader.meta.lists, &err),
               &err, "ruivfflat search");
     while (count < k && (rv_ivf_get_stats(probe.ivf).windows == 0 || rv_ivf_ready(probe.ivf))) {
         rv_ivf_result result;
