@@ -57,9 +57,9 @@ ruv_index_trace(Relation index, const float *query, const rv_trace_limits *limit
 uint64
 ruv_index_trace_distances(Relation index, double rows)
 {
-    double most = ruivf_is_index(index) ? LISTS_TRACE_DISTANCES : GRAPH_TRACE_DISTANCES;
-
-    return (uint64)Max(LEAST_TRACE_DISTANCES, Min(most, rows / 2));
+    if (ruivf_is_index(index))
+        return (uint64)Max(LEAST_TRACE_DISTANCES, Min(LISTS_TRACE_DISTANCES, rows));
+    return (uint64)Max(LEAST_TRACE_DISTANCES, Min(GRAPH_TRACE_DISTANCES, rows / 2));
 }
 
 int

@@ -156,11 +156,8 @@ void rv_ivf_destroy(rv_ivf *ivf); /* NULL is allowed */
 rv_status rv_ivf_start(rv_ivf *ivf, const rv_ivf_rule *rule, const rv_ivf_scorer *scorer,
                        float spread, const float *distances, uint32_t lists, rv_error *err);
 
-#define RV_IVF_MAX_PREFERRED 4
-
-/* Lists to visit before all others, in this order: call between start and the first next. The stop
- * rule does not look at them, the hard bounds do. Numbers out of range, repetitions and what is
- * beyond RV_IVF_MAX_PREFERRED are skipped. */
+/* Lists in which answers to similar queries were found: their excess counts half. Call between
+ * start and the first next. Numbers out of range are skipped, repetitions count once. */
 void rv_ivf_prefer(rv_ivf *ivf, const uint32_t *lists, uint32_t count);
 
 /* The next row. Within a window distances never fall. RV_ERR_NOTFOUND: every list was visited and

@@ -28,6 +28,7 @@
 /* Rows kept in order in a static search: LIMITs are mostly below it, and keeping it is cheap. */
 #define STATIC_FRONT 64
 #define MAX_WINDOW (1u << 30)
+#define PREFERENCE 0.5f
 
 rv_status
 rv_ivf_create(const rv_allocator *allocator, const rv_ivf_source *source, rv_ivf **out,
@@ -129,7 +130,6 @@ rv_ivf_start(rv_ivf *ivf, const rv_ivf_rule *rule, const rv_ivf_scorer *scorer, 
         return status;
     ivf->rule = *rule;
     order_lists(ivf, excess_scale(scorer, spread), distances, lists);
-    ivf->preferred_count = ivf->preferred_next = 0;
     ivf->front.count = ivf->pool.count = ivf->ready.count = ivf->suspects.count = 0;
     ivf->front_at = 0;
     ivf->open = false;
@@ -142,21 +142,18 @@ rv_ivf_start(rv_ivf *ivf, const rv_ivf_rule *rule, const rv_ivf_scorer *scorer, 
     return RV_OK;
 }
 
-static bool
-is_preferred(const rv_ivf *ivf, uint32_t list)
-{
-    for (uint32_t i = 0; i < ivf->preferred_count; i++)
-        if (ivf->preferred[i] == list)
-            return true;
-    return false;
-}
-
 void
 rv_ivf_prefer(rv_ivf *ivf, const uint32_t *lists, uint32_t count)
 {
-    for (uint32_t i = 0; i < count && ivf->preferred_count < RV_IVF_MAX_PREFERRED; i++)
-        if (lists[i] < ivf->list_count && !is_preferred(ivf, lists[i]))
-            ivf->preferred[ivf->preferred_count++] = lists[i];
+    for (size_t i = 0; i < ivf->list_count; i++) {
+        bool preferred = false;
+
+        for (uint32_t j = 0; j < count && !preferred; j++)
+            preferred = lists[j] == ivf->lists[i].list;
+        if (preferred)
+            ivf->lists[i].excess *= PREFERENCE;
+    }
+    rv_ivf_lists_make(ivf->lists, ivf->list_count);
 }
 
 rv_status
@@ -214,39 +211,13 @@ rv_ivf_push(rv_ivf *ivf, const rv_ivf_candidate *candidates, uint32_t count, rv_
     return RV_OK;
 }
 
-bool
-rv_ivf_peek_list(rv_ivf *ivf, rv_ivf_list *next, bool *chosen)
-{
-    *chosen = ivf->preferred_next < ivf->preferred_count;
-    if (*chosen) {
-        next->list = ivf->preferred[ivf->preferred_next];
-        next->excess = 0.0f;
-        return true;
-    }
-    /* Preferred lists have had their turn. */
-    while (ivf->list_count > 0 && is_preferred(ivf, ivf->lists[0].list))
-        rv_ivf_lists_pop(ivf->lists, &ivf->list_count);
-    if (ivf->list_count == 0)
-        return false;
-    *next = ivf->lists[0];
-    return true;
-}
-
 rv_status
 rv_ivf_visit_list(rv_ivf *ivf, rv_error *err)
 {
+    rv_ivf_list next = rv_ivf_lists_pop(ivf->lists, &ivf->list_count);
     uint64_t scored = 0;
-    rv_ivf_list next;
-    bool chosen;
-    rv_status status;
+    rv_status status = ivf->source.scan(ivf->source.ctx, next.list, ivf, &scored, err);
 
-    if (!rv_ivf_peek_list(ivf, &next, &chosen))
-        return rv_fail(err, RV_ERR_STATE, "no list is left to visit");
-    if (chosen)
-        ivf->preferred_next++;
-    else
-        rv_ivf_lists_pop(ivf->lists, &ivf->list_count);
-    status = ivf->source.scan(ivf->source.ctx, next.list, ivf, &scored, err);
     ivf->stats.distances += scored;
     ivf->rows += scored;
     ivf->stats.hops++;
@@ -305,13 +276,13 @@ gather(rv_ivf *ivf, rv_error *err)
 
 /* Why the window ends before the next list, or RV_STOP_NONE. */
 static rv_stop_reason
-stop_reason(const rv_ivf *ivf, rv_ivf_list next, bool chosen, uint32_t visited, uint64_t begun)
+stop_reason(const rv_ivf *ivf, uint32_t visited, uint64_t begun)
 {
     const rv_ivf_rule *rule = &ivf->rule;
 
     if (!rule->adaptive && visited >= rule->probes)
         return RV_STOP_RULE;
-    if (rule->adaptive && !chosen && next.excess > ivf->slack &&
+    if (rule->adaptive && ivf->lists[0].excess > ivf->slack &&
         ivf->front.count == ivf->front_limit && (visited > 0 || ivf->stats.windows == 0))
         return RV_STOP_RULE;
     if (!anything_waits(ivf))
@@ -331,13 +302,7 @@ open_window(rv_ivf *ivf, rv_error *err)
     rv_status status = gather(ivf, err);
 
     for (uint32_t visited = 0; status == RV_OK && reason == RV_STOP_NONE; visited++) {
-        rv_ivf_list next;
-        bool chosen;
-
-        if (!rv_ivf_peek_list(ivf, &next, &chosen))
-            reason = RV_STOP_EXHAUSTED;
-        else
-            reason = stop_reason(ivf, next, chosen, visited, begun);
+        reason = ivf->list_count == 0 ? RV_STOP_EXHAUSTED : stop_reason(ivf, visited, begun);
         if (reason == RV_STOP_NONE)
             status = rv_ivf_visit_list(ivf, err);
     }
@@ -423,8 +388,6 @@ rv_ivf_next(rv_ivf *ivf, rv_ivf_result *result, rv_error *err)
     for (;;) {
         rv_ivf_candidate item;
         rv_status status;
-        rv_ivf_list next;
-        bool chosen;
 
         if (ivf->open && !window_used_up(ivf)) {
             status = take(ivf, &item, err);
@@ -442,7 +405,7 @@ rv_ivf_next(rv_ivf *ivf, rv_ivf_result *result, rv_error *err)
         }
         ivf->open = false;
         if (ivf->front_at == ivf->front.count && ivf->pool.count == 0 && ivf->ready.count == 0 &&
-            !rv_ivf_peek_list(ivf, &next, &chosen))
+            ivf->list_count == 0)
             return rv_fail(err, RV_ERR_NOTFOUND, "every list was visited");
         status = open_window(ivf, err);
         if (status != RV_OK)

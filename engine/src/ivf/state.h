@@ -21,9 +21,6 @@ struct rv_ivf {
     rv_ivf_list *lists; /* a heap of those that were not visited */
     size_t list_count;
     size_t list_capacity;
-    uint32_t preferred[RV_IVF_MAX_PREFERRED];
-    uint32_t preferred_count;
-    uint32_t preferred_next;
 
     rv_ivf_array front;
     size_t front_at;
@@ -44,9 +41,7 @@ struct rv_ivf {
     uint64_t rows; /* scored */
 };
 
-/* The next list to visit, preferred ones first; false when none is left. *chosen: by preference. */
-bool rv_ivf_peek_list(rv_ivf *ivf, rv_ivf_list *next, bool *chosen);
-/* Visits it. */
+/* Visits the first of the lists that are left; there is one. */
 rv_status rv_ivf_visit_list(rv_ivf *ivf, rv_error *err);
 
 #endif

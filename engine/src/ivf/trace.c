@@ -6,6 +6,7 @@
  * when fewer than a window's rows were there before it, and at j probes.
  */
 #include "state.h"
+#include "ruvector/memory.h"
 #include "../base/internal.h"
 
 #include <math.h>
@@ -26,12 +27,14 @@ check_limits(const rv_trace_limits *limits, uint32_t truth_count, rv_error *err)
 static void
 prefer(rv_ivf *ivf, const rv_trace_limits *limits)
 {
-    for (uint32_t i = 0; i < limits->extra_count; i++) {
-        uint32_t list = (uint32_t)limits->extra[i] - 1;
+    uint32_t lists[RV_MEMORY_MAX_NODES];
+    uint32_t count = 0;
 
+    for (uint32_t i = 0; i < limits->extra_count && count < RV_MEMORY_MAX_NODES; i++)
         if (limits->extra[i] > 0 && limits->extra[i] <= RV_IVF_MAX_LISTS)
-            rv_ivf_prefer(ivf, &list, 1);
-    }
+            lists[count++] = (uint32_t)limits->extra[i] - 1;
+    if (count > 0)
+        rv_ivf_prefer(ivf, lists, count);
 }
 
 static void
@@ -75,14 +78,13 @@ run(rv_ivf *ivf, const rv_trace_limits *limits, uint32_t truth_count, rv_effort 
     rv_trace_summary *summary, rv_error *err)
 {
     float slack = 0.0f;
-    rv_ivf_list next;
-    bool chosen;
 
-    while (summary->found < truth_count && rv_ivf_peek_list(ivf, &next, &chosen)) {
+    while (summary->found < truth_count && ivf->list_count > 0) {
+        float excess = ivf->lists[0].excess;
         rv_status status;
 
-        if (!chosen && ivf->front.count == ivf->front_limit)
-            slack = next.excess > slack ? next.excess : slack;
+        if (ivf->front.count == ivf->front_limit)
+            slack = excess > slack ? excess : slack;
         if (slack > limits->max_slack || ivf->stats.hops >= limits->max_ef ||
             ivf->stats.distances >= limits->max_distances)
             break;

@@ -155,7 +155,8 @@ prefer_lists(RuivfScan *state)
         if (state->choice.entry_points[i] >= 1 &&
             state->choice.entry_points[i] <= state->reader.meta.lists)
             lists[count++] = (uint32)state->choice.entry_points[i] - 1;
-    rv_ivf_prefer(state->ivf, lists, count);
+    if (count > 0)
+        rv_ivf_prefer(state->ivf, lists, count);
 }
 
 static void
