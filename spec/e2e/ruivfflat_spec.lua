@@ -101,7 +101,8 @@ describe("a ruivfflat index", function()
       end)
 
       it("under a filter, until the limit is reached", function()
-         assert.equal(20, #rows("SELECT id FROM long_scan WHERE id % 100 = 7 ORDER BY v <-> vec(0, 8) LIMIT 20"))
+         assert.equal(20,
+            #rows("SELECT id FROM long_scan WHERE id % 100 = 7 ORDER BY v <-> vec(0, 8) LIMIT 20"))
       end)
 
       it("in a cursor, as far as it is asked", function()
@@ -155,13 +156,18 @@ describe("a ruivfflat index", function()
    end)
 
    describe("is built", function()
+      local function fill(name, rows, d)
+         db:exec(([[CREATE TABLE %s AS SELECT i AS id, vec(i, %d)::ruvector(%d) AS v
+            FROM generate_series(1, %d) i]]):format(name, d, d, rows))
+      end
+
       it("with lists by the number of rows when none is asked for", function()
          local function lists(index)
             db:exec("CHECKPOINT")
             return db:value(([[SELECT get_byte(b, 0) + 256 * get_byte(b, 1) FROM
                pg_read_binary_file(pg_relation_filepath('%s'), 24 + 20, 2) b]]):format(index))
          end
-         db:exec("CREATE TABLE many AS SELECT i AS id, vec(i, 3)::ruvector(3) AS v FROM generate_series(1, 30000) i")
+         fill("many", 30000, 3)
          db:exec("CREATE INDEX many_v ON many USING ruivfflat (v)")
          assert.is_true(math.abs(lists("many_v") - 30) <= 3)
          db:exec("ALTER INDEX many_v SET (lists = 7)")
@@ -175,7 +181,8 @@ describe("a ruivfflat index", function()
             db:exec("REINDEX INDEX many_v")
             db:exec("CHECKPOINT")
             -- Without the epoch, and the pages' log positions.
-            return db:value [[SELECT string_agg(md5(substr(b, 9 + CASE WHEN n = 0 THEN 32 ELSE 0 END)), '' ORDER BY n)
+            return db:value [[SELECT
+               string_agg(md5(substr(b, 9 + CASE WHEN n = 0 THEN 32 ELSE 0 END)), '' ORDER BY n)
                FROM generate_series(0, pg_relation_size('many_v') / 8192 - 1) n,
                LATERAL (SELECT pg_read_binary_file(pg_relation_filepath('many_v'), n * 8192, 8192) b) x]]
          end
@@ -190,7 +197,7 @@ describe("a ruivfflat index", function()
       end)
 
       it("from a smaller sample when memory is short, and says what would be enough", function()
-         db:exec("CREATE TABLE wide AS SELECT i AS id, vec(i, 64)::ruvector(64) AS v FROM generate_series(1, 8000) i")
+         fill("wide", 8000, 64)
          db:exec("SET maintenance_work_mem = '1MB'")
          local before = #db.notices
          db:exec("CREATE INDEX wide_v ON wide USING ruivfflat (v) WITH (lists = 50)")
@@ -215,7 +222,7 @@ describe("a ruivfflat index", function()
       end)
 
       it("with fewer lists than asked for when there are fewer rows, and says so", function()
-         db:exec("CREATE TABLE few AS SELECT i AS id, vec(i, 3)::ruvector(3) AS v FROM generate_series(1, 20) i")
+         fill("few", 20, 3)
          local before = #db.notices
          db:exec("CREATE INDEX few_v ON few USING ruivfflat (v) WITH (lists = 100)")
          assert.matches("has 20 of 100 lists", db.notices[before + 1].message)

@@ -274,11 +274,10 @@ describe("the search over lists", function()
       aim(m)
       start(m, ivf, rule_of { adaptive = true, window = 5, slack = 0 })
       local _, order = nearest_lists(m, 0)
-      local lists = {}
       for window = 1, 6 do
-         lists[order[window]] = true
          take(ivf, 5 * 2 ^ (window - 1))
          assert.equal(window, #m.visited)
+         assert.equal(order[window], m.visited[window])
       end
       lib.rv_ivf_destroy(ivf)
       release(m)
@@ -354,8 +353,8 @@ describe("the deep trace over lists", function()
             local all = brute_force(m)
             local truth = ffi.new("float[10]")
             for i = 0, 9 do truth[i] = all[i + 1].distance end
-            engine.check(lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth, 10, efforts,
-               summary, err), err)
+            engine.check(lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth, 10,
+               efforts, summary, err), err)
             assert.equal(10, summary[0].found)
             local function found_with(rule)
                start(m, ivf, rule)
@@ -367,13 +366,14 @@ describe("the deep trace over lists", function()
             end
             for i = 0, 9 do
                assert.is_true(i == 0 or efforts[i].slack >= efforts[i - 1].slack)
-               assert.is_true(found_with(rule_of { adaptive = true, window = 10, slack = efforts[i].slack }) > i)
+               local slack = efforts[i].slack
+               assert.is_true(found_with(rule_of { adaptive = true, window = 10, slack = slack }) > i)
                assert.is_true(found_with(rule_of { probes = efforts[i].ef }) > i)
                if efforts[i].ef > 1 then
                   assert.is_true(found_with(rule_of { probes = efforts[i].ef - 1 }) <= i)
                end
-               if efforts[i].slack > 0 then
-                  local less = efforts[i].slack * (1 - 1e-5)
+               if slack > 0 then
+                  local less = slack * (1 - 1e-5)
                   assert.is_true(found_with(rule_of { adaptive = true, window = 10, slack = less }) <= i)
                end
             end
@@ -395,14 +395,15 @@ describe("the deep trace over lists", function()
       local truth = ffi.new("float[10]")
       for i = 0, 9 do truth[i] = all[i + 1].distance end
       local limits = ffi.new("rv_trace_limits", { k = 10, max_slack = 10, max_ef = 1, max_distances = 1e9 })
-      engine.check(lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth, 10, efforts, summary, err), err)
+      engine.check(lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth, 10, efforts,
+         summary, err), err)
       assert.equal(1, #m.visited)
       assert.is_true(summary[0].found < 10)
       assert.equal(math.huge, efforts[9].slack)
       assert.equal(4294967295, efforts[9].ef)
       limits.k = 5
-      assert.equal(lib.RV_ERR_RANGE, lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth, 10,
-         efforts, summary, err))
+      assert.equal(lib.RV_ERR_RANGE, lib.rv_ivf_trace(ivf, limits, m.scorer, m.spread, m.distances, 40, truth,
+         10, efforts, summary, err))
       lib.rv_ivf_destroy(ivf)
       release(m)
    end)
@@ -417,7 +418,8 @@ describe("the codes of a list", function()
             for _ = 1, 5 do
                aim(m)
                for row = 0, m.rows - 1 do
-                  lib.rv_ivf_score(m.scorer, m.codes + row * m.code_size, m.scales + row, m.errors + row, 1, key)
+                  lib.rv_ivf_score(m.scorer, m.codes + row * m.code_size, m.scales + row, m.errors + row, 1,
+                     key)
                   local exact = lib.rv_ivf_exact(m.scorer, m.vectors + row * m.dim)
                   assert(key[0] <= exact, "a lower bound is above")
                   local size = lib.rv_norm(m.query, m.dim) * m.max_norm
