@@ -179,6 +179,9 @@ rv_ivf_list_distances(const rv_ivf_scorer *scorer, const void *centres, size_t s
 {
     float scale = scorer->metric == RV_METRIC_IP ? scorer->max_norm : 1.0f;
 
-    for (uint32_t i = 0; i < count; i++)
-        out[i] = scale * rv_ivf_exact(scorer, (const float *)((const char *)centres + i * stride));
+    for (uint32_t i = 0; i < count; i++) {
+        const void *centre = (const char *)centres + i * stride;
+
+        out[i] = scale * rv_ivf_exact(scorer, centre);
+    }
 }

@@ -56,7 +56,8 @@ rv_ivf_nearest(rv_metric metric, const float *row, uint32_t dim, const void *cen
     bool spherical = metric == RV_METRIC_IP || metric == RV_METRIC_COSINE;
 
     for (uint32_t i = 0; i < count; i++) {
-        const float *centre = (const float *)((const char *)centres + i * stride);
+        const void *place = (const char *)centres + i * stride;
+        const float *centre = place;
         float value = spherical                ? -kernels->inner_product(row, centre, dim)
                       : metric == RV_METRIC_L1 ? kernels->l1(row, centre, dim)
                                                : kernels->l2_squared(row, centre, dim);
