@@ -2,7 +2,8 @@
  * build.c - CREATE INDEX and REINDEX: from a sample of the rows to the centres of the lists.
  *
  *   1  count   the rows of a few random blocks, for the default number of lists
- *   2  sample  random blocks; of their rows a reservoir keeps an even draw (Vitter's algorithm R)
+ *   2  sample  as many random blocks as rows are wanted, since the rows of a block are often alike;
+ *              of their rows a reservoir keeps an even draw (Vitter's algorithm R)
  *   3  k-means over the sample (engine), within maintenance_work_mem
  *   4  assign  every row to its nearest centre, sorted by list (build_assign.c)
  *   5  write   list by list (build_write.c)
@@ -193,7 +194,6 @@ find_centres(RuivfBuild *build)
     Sample sample = {.build = build};
     double rows;
     uint32 lists;
-    BlockNumber blocks;
 
     pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, RUIVF_PHASE_SAMPLE);
     rv_prng_seed(&sample.rng, BUILD_SEED);
@@ -206,12 +206,10 @@ find_centres(RuivfBuild *build)
     lists = choose_lists(build, rows);
     if (rows > 0) {
         sample.limit = sample_limit(build, lists, rows);
-        blocks = (BlockNumber)(RelationGetNumberOfBlocks(build->heap) *
-                               Min(2.0 * sample.limit / rows, 1.0));
         sample.seen = 0;
         sample.vectors = MemoryContextAllocHuge(
             CurrentMemoryContext, sizeof(float) * (Size)sample.limit * build->meta.dim);
-        sample_blocks(&sample, Max(blocks, LEAST_SAMPLE_BLOCKS));
+        sample_blocks(&sample, Max(sample.limit, LEAST_SAMPLE_BLOCKS));
     }
     if (sample.count > 0) {
         cluster(build, &sample, lists);
