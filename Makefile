@@ -112,7 +112,8 @@ install: build ## install the extension into the PostgreSQL of PG_CONFIG
 	  '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies'
 	install -m 755 $(EXT_SO) '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so.new'
 	mv -f '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so.new' '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so'
-	install -m 644 ext/ruvector.control ext/sql/ruvector--*.sql '$(DESTDIR)$(PG_SHAREDIR)/extension/'
+	install -m 644 ext/ruvector.control ext/sql/ruvector--*.sql ext/ruvector_pgvector.control \
+	  ext/sql/ruvector_pgvector--*.sql '$(DESTDIR)$(PG_SHAREDIR)/extension/'
 	install -m 644 policies/*.lua '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies/'
 
 # Targets that a person calls on a fresh machine install first; the rest runs in a second make, which
@@ -139,9 +140,10 @@ test: deps ## every test; the last line sums them
 	    echo "exit status $$?: make $$tier" >>$(BUILD)/test/$$tier.log; done; \
 	sh spec/support/tally.sh $(BUILD)/test/*.log
 
-test-engine: build $(BUILD)/ring_threads ## specs of the engine
+test-engine: build $(BUILD)/ring_threads $(BUILD)/hnsw_threads ## specs of the engine
 	@$(TIER)/engine.log $(BUSTED) --run engine
 	@$(TIER)/ring_threads.log $(BUILD)/ring_threads
+	@$(TIER)/hnsw_threads.log $(BUILD)/hnsw_threads
 
 test-policies: build ## specs of the policy host and the policies
 	@$(TIER)/policies.log $(BUSTED) --run policies
@@ -161,21 +163,37 @@ $(BUILD)/ring_threads_tsan: $(RING_THREADS_SRC)
 	@mkdir -p $(@D)
 	$(RING_THREADS) -fsanitize=thread -o $@ $^ -lcmocka -lpthread -lm
 
+# The distance kernels come from the library: they need flags of their own and share nothing.
+HNSW_THREADS_SRC = spec/engine/hnsw_threads.c $(wildcard engine/src/base/*.c engine/src/hnsw/*.c engine/src/beam/*.c)
+$(BUILD)/hnsw_threads: $(HNSW_THREADS_SRC) $(ENGINE_A)
+	@mkdir -p $(@D)
+	$(RING_THREADS) -o $@ $(HNSW_THREADS_SRC) $(ENGINE_A) -lcmocka -lpthread -lm
+$(BUILD)/hnsw_threads_tsan: $(HNSW_THREADS_SRC) $(ENGINE_A)
+	@mkdir -p $(@D)
+	$(RING_THREADS) -fsanitize=thread -o $@ $(HNSW_THREADS_SRC) $(ENGINE_A) -lcmocka -lpthread -lm
+
 SAN_BUILD = $(BUILD)/sanitize
 SAN_FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN_ENV   = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
             ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
 # ThreadSanitizer needs an address space without high-entropy randomisation: setarch -R.
-sanitize: $(BUILD)/ring_threads_tsan ## engine and host specs under ASan and UBSan, the ring under TSan
+sanitize: $(BUILD)/ring_threads_tsan $(BUILD)/hnsw_threads_tsan ## engine and host specs under ASan and UBSan, threads under TSan
 	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(SAN_BUILD) SANITIZE="$(SAN_FLAGS)" OPT=-O1 sanitized-libraries
 	@$(TIER)/sanitize_engine.log env $(SAN_ENV) RUVECTOR_BUILD=$(SAN_BUILD) busted -o plainTerminal --run engine
 	@$(TIER)/sanitize_policies.log env $(SAN_ENV) RUVECTOR_BUILD=$(SAN_BUILD) busted -o plainTerminal --run policies
 	@$(TIER)/ring_threads_tsan.log setarch -R $(BUILD)/ring_threads_tsan
+	@$(TIER)/hnsw_threads_tsan.log setarch -R $(BUILD)/hnsw_threads_tsan
 
 sanitized-libraries: $(ENGINE_SO) $(HOST_SO) $(BUILD)/cdef.h
 
 bench: build ## nanoseconds per distance against the memory bandwidth
 	@LUA_PATH='lua/?.lua;;' RUVECTOR_BUILD=$(BUILD) luajit examples/benchmarks/distance_bench.lua
+
+bench-index: install-as-needed ## ruhnsw against pgvector: speed at equal recall, build, inserts, size, churn; QUICK=1 for a short one
+	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \
+	  QUICK='$(QUICK)' DATASETS='$(DATASETS)' DATA='$(DATA)' EF='$(EF)' ROUNDS='$(ROUNDS)' \
+	  WINDOW='$(WINDOW)' QUERIES='$(QUERIES)' M='$(M)' EF_CONSTRUCTION='$(EF_CONSTRUCTION)' \
+	  EXTRA_WITH='$(EXTRA_WITH)' luajit examples/benchmarks/index_bench.lua
 
 C_FILES = $(shell find engine lua/host ext/src spec -name '*.[ch]')
 CPPCHECK = cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 -j$(JOBS) \
@@ -197,4 +215,4 @@ clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
 .PHONY: help deps build install install-as-needed demo test test-engine test-policies test-sql \
-        test-e2e sanitize sanitized-libraries bench lint format clean
+        test-e2e sanitize sanitized-libraries bench bench-index lint format clean

@@ -32,6 +32,28 @@
     extern int no_such_variable
 #endif
 
+/* Whether a buffer descriptor names a block of a relation's main fork (storage/buf_internals.h and
+ * utils/rel.h must be included where it is used). */
+#if PG_VERSION_NUM >= 160000
+#define ruv_buffer_holds(descriptor, relation, number)                                             \
+    ((descriptor)->tag.blockNum == (number) &&                                                     \
+     (descriptor)->tag.relNumber == (relation)->rd_locator.relNumber &&                            \
+     (descriptor)->tag.dbOid == (relation)->rd_locator.dbOid &&                                    \
+     (descriptor)->tag.spcOid == (relation)->rd_locator.spcOid &&                                  \
+     (descriptor)->tag.forkNum == MAIN_FORKNUM)
+#else
+#define ruv_buffer_holds(descriptor, relation, number)                                             \
+    ((descriptor)->tag.blockNum == (number) &&                                                     \
+     (descriptor)->tag.rnode.relNode == (relation)->rd_node.relNode &&                             \
+     (descriptor)->tag.rnode.dbNode == (relation)->rd_node.dbNode &&                               \
+     (descriptor)->tag.rnode.spcNode == (relation)->rd_node.spcNode &&                             \
+     (descriptor)->tag.forkNum == MAIN_FORKNUM)
+#endif
+
+/* The bit of LWLock.state that says "held exclusively": LW_VAL_EXCLUSIVE, private to lwlock.c, the
+ * same in 13 to 17. */
+#define RUV_LWLOCK_EXCLUSIVE ((uint32)1 << 24)
+
 /* Ownership checks of the present user. */
 #if PG_VERSION_NUM >= 160000
 #define ruv_owns_database(oid) object_ownercheck(DatabaseRelationId, oid, GetUserId())

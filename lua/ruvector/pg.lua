@@ -315,24 +315,31 @@ function Connection:deliver_notices()
    end
 end
 
--- The parameter arrays of libpq. They point into Lua strings, which the connection holds until its
--- next statement.
-function Connection:pack(...)
+--- Packs parameter values once, for statements that run many times; see Statement:run. The arrays point
+-- into Lua strings, which the object holds.
+function M.parameters(...)
    local n = select("#", ...)
-   if n == 0 then return 0, nil, nil, nil end
-   local values, lengths = ffi.new("const char *[?]", n), ffi.new("int[?]", n)
-   local formats = ffi.new("int[?]", n)
-   self.held = {}
+   local out = { n = n, held = {} }
+   if n == 0 then return out end
+   out.values, out.lengths = ffi.new("const char *[?]", n), ffi.new("int[?]", n)
+   out.formats = ffi.new("int[?]", n)
    for i = 1, n do
       local value = (select(i, ...))
       if value ~= nil then
          local binary = getmetatable(value) == Binary
          local text = binary and value.bytes or text_of(value)
-         self.held[i] = text
-         values[i - 1], lengths[i - 1], formats[i - 1] = text, #text, binary and 1 or 0
+         out.held[i] = text
+         out.values[i - 1], out.lengths[i - 1], out.formats[i - 1] = text, #text, binary and 1 or 0
       end
    end
-   return n, values, lengths, formats
+   return out
+end
+
+-- The parameter arrays of libpq, kept alive by the connection until its next statement.
+function Connection:pack(...)
+   local packed = M.parameters(...)
+   self.held = packed
+   return packed.n, packed.values, packed.lengths, packed.formats
 end
 
 -- Turns a PGresult into rows or an error, and frees it.
@@ -448,6 +455,20 @@ function Statement:exec(...)
    local n, values, lengths, formats = connection:pack(...)
    local res = calls.exec_prepared(conn, self.name, n, values, lengths, formats, 0)
    return connection:take(res, self.sql)
+end
+
+--- Runs the prepared statement with parameters from pg.parameters and returns only how many rows came
+-- back, in binary form and not converted: the least that a client can do, for measurements.
+function Statement:run(packed)
+   local connection = self.connection
+   local res = calls.exec_prepared(connection:open(), self.name, packed.n, packed.values, packed.lengths,
+      packed.formats, 1)
+   if res == NO_RESULT or not STATUS_OK[libpq.PQresultStatus(res)] then
+      connection:take(res, self.sql) -- raises
+   end
+   local count = libpq.PQntuples(res)
+   libpq.PQclear(res)
+   return count
 end
 
 --- Starts the prepared statement without waiting; see Connection:send.

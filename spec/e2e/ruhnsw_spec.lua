@@ -150,12 +150,54 @@ describe("a ruhnsw index", function()
          assert.is_true(db:value("SELECT pg_relation_size('long_v')") <= size + 4 * 8192)
       end)
 
-      it("refuses more than 2000 dimensions and names the way out", function()
-         db:exec("CREATE TABLE too_long (v ruvector(2001))")
-         local err = db:fails("CREATE INDEX ON too_long USING ruhnsw (v)")
+      it("chooses a storage that fits, and names the limit and the way out where none does", function()
+         db:exec("CREATE TABLE too_long (id int, v ruvector(3000), w ruvector(9000))")
+         db:exec("INSERT INTO too_long SELECT i, vec(i, 3000), vec(i, 9000) FROM generate_series(1, 20) i")
+         db:exec("CREATE INDEX too_long_v ON too_long USING ruhnsw (v)")
+         assert.equal("", ruhnsw.findings(db, "too_long_v"))
+         local err = db:fails("CREATE INDEX ON too_long USING ruhnsw (v) WITH (storage = float32)")
          assert.equal("54000", err.sqlstate)
-         assert.matches("cannot have more than 2000 dimensions", err.message)
+         assert.matches("cannot have more than 1976 dimensions", err.message)
+         assert.matches("storage = float32", err.detail)
+         assert.matches("another storage", err.hint)
+         err = db:fails("CREATE INDEX ON too_long USING ruhnsw (w)")
+         assert.equal("54000", err.sqlstate)
+         assert.matches("cannot have more than 7904 dimensions", err.message)
          assert.matches("subvector", err.hint)
+      end)
+   end)
+
+   describe("with a storage parameter", function()
+      for _, storage in ipairs { "float32", "fixed24", "float16", "int8" } do
+         it("keeps vectors as " .. storage, function()
+            local name = "stored_" .. storage
+            ruhnsw.create(db, name, 2000, 24, { with = "storage = " .. storage })
+            db:exec("INSERT INTO " .. name .. " SELECT i, vec(i, 24) FROM generate_series(2001, 2500) i")
+            assert.equal("", ruhnsw.findings(db, name .. "_v"))
+            db:exec("SET ruvector.ef_search = 100")
+            assert.is_true(ruhnsw.recall(db, name, 24, "<->", 10, 20) >= 0.9)
+            db:exec("RESET ruvector.ef_search")
+         end)
+      end
+
+      it("takes vectors of any size as float16", function()
+         db:exec [[CREATE TABLE sizes (id int, v ruvector(3));
+            INSERT INTO sizes SELECT i, ARRAY[(i * 1e30)::real, 0, 1e30]::ruvector FROM generate_series(1, 50) i;
+            INSERT INTO sizes SELECT 100 + i, ARRAY[(i * 1e-35)::real, 0, 1e-35]::ruvector
+               FROM generate_series(1, 50) i;
+            CREATE INDEX sizes_v ON sizes USING ruhnsw (v ruvector_l1_ops) WITH (storage = float16)]]
+         assert.equal("", ruhnsw.findings(db, "sizes_v"))
+         ruhnsw.with_index(db, function()
+            assert.equal(7, db:value("SELECT id FROM sizes ORDER BY v <+> '[7e30,0,1e30]' LIMIT 1"))
+            assert.equal(107, db:value("SELECT id FROM sizes ORDER BY v <+> '[7e-35,0,1e-35]' LIMIT 1"))
+         end)
+      end)
+
+      it("refuses what it does not know", function()
+         assert.matches('Valid values are "auto", "float32", "fixed24", "float16" and "int8"',
+            db:fails("CREATE INDEX ON sizes USING ruhnsw (v) WITH (storage = float8)").detail)
+         assert.matches("between \"0\" and \"32\"",
+            db:fails("CREATE INDEX ON sizes USING ruhnsw (v) WITH (learned_links = 33)").detail)
       end)
    end)
 
@@ -291,14 +333,10 @@ describe("a ruhnsw index", function()
       it("of a link that leads nowhere, by the verifier", function()
          db:exec("REINDEX INDEX broken_v")
          assert.equal("", ruhnsw.findings(db, "broken_v"))
-         -- The second line pointer of block 1 is the first node's links tuple: its links start 40
-         -- bytes in, after type, owner and counts.
-         db:exec("CHECKPOINT")
-         local pointer = db:value([[SELECT get_byte(b, 0) + 256 * get_byte(b, 1) FROM
-            pg_read_binary_file(pg_relation_filepath('broken_v'), 8192 + 28, 2) b]]) % 32768
-         damage(8192 + pointer + 40, "\1\0\1\0\0\0\99\0") -- block 1, offset 1, generation 99
-         assert.matches("links to %(1,1%), which is not that node any more",
-            ruhnsw.findings(db, "broken_v"))
+         -- The first slot of block 1 begins at byte 64: 8 bytes of head and 8 of code (8 dimensions as
+         -- fixed24, a byte each) before its links.
+         damage(8192 + 64 + 8 + 8, "\255\255\0\0")
+         assert.matches("links to block %d+, which is not there", ruhnsw.findings(db, "broken_v"))
       end)
 
       it("and REINDEX repairs it", function()

@@ -191,3 +191,57 @@ describe("int8 codes", function()
       assert.near(kernels.l1(query, back, dim), kernels.l1_int8(query, codes, scale, dim), 1e-4)
    end)
 end)
+
+describe("a float in two halves", function()
+   it("comes back with the same bits, whatever they are", function()
+      local n = 20000
+      local bits, back = ffi.new("uint32_t[?]", n), ffi.new("float[?]", n)
+      local upper, lower = ffi.new("uint16_t[?]", n), ffi.new("int16_t[?]", n)
+      for i = 0, n - 1 do bits[i] = math.floor(uniform() * 4294967296) end
+      lib.rv_split_encode(ffi.cast("float *", bits), upper, lower, n)
+      lib.rv_split_decode(upper, lower, back, n)
+      local got = ffi.cast("uint32_t *", back)
+      for i = 0, n - 1 do assert(got[i] == bits[i], ("%08x came back as %08x"):format(bits[i], got[i])) end
+   end)
+
+   it("is within 2^-8 of its upper half", function()
+      local x, upper = ffi.new("float[1]"), ffi.new("uint16_t[1]")
+      local lower, out = ffi.new("int16_t[1]"), ffi.new("float[1]")
+      for _ = 1, 5000 do
+         x[0] = (uniform() - 0.5) * 2 ^ (200 * uniform() - 100)
+         lib.rv_split_encode(x, upper, lower, 1)
+         lower[0] = 0
+         lib.rv_split_decode(upper, lower, out, 1)
+         assert(math.abs(out[0] - x[0]) <= math.abs(x[0]) / 256)
+      end
+   end)
+end)
+
+describe("fixed point in two parts", function()
+   it("is within 2^-23 of the largest element, at any size", function()
+      local dim = 67
+      local x, back = ffi.new("float[?]", dim), ffi.new("float[?]", dim)
+      local high, low = ffi.new("int8_t[?]", dim), ffi.new("int16_t[?]", dim)
+      for _ = 1, 300 do
+         local size, largest = 2 ^ (200 * uniform() - 100), 0
+         for i = 0, dim - 1 do
+            x[i] = (uniform() - 0.5) * size
+            largest = math.max(largest, math.abs(x[i]))
+         end
+         local scale = lib.rv_fixed_encode(x, high, low, dim)
+         lib.rv_fixed_decode(high, low, scale, back, dim)
+         for i = 0, dim - 1 do assert(math.abs(back[i] - x[i]) <= largest * 2 ^ -23) end
+      end
+   end)
+
+   it("has the int8 code as its high part, and a zero vector without a scale", function()
+      local x = engine.floats(function() return uniform() - 0.5 end, 40)
+      local high, low, code = ffi.new("int8_t[40]"), ffi.new("int16_t[40]"), ffi.new("int8_t[40]")
+      assert.equal(lib.rv_int8_encode(x, code, 40), lib.rv_fixed_encode(x, high, low, 40))
+      for i = 0, 39 do assert.equal(code[i], high[i]) end
+      local zero = ffi.new("float[40]")
+      assert.equal(0, lib.rv_fixed_encode(zero, high, low, 40))
+      lib.rv_fixed_decode(high, low, 0, x, 40)
+      for i = 0, 39 do assert.equal(0, x[i]) end
+   end)
+end)

@@ -420,7 +420,7 @@ describe("an HNSW graph's memory", function()
          assert.equal(0, tonumber(tester.live))
          fail_at = fail_at + 1
       until status ~= lib.RV_ERR_NOMEM
-      assert.is_true(fail_at > 15)
+      assert.is_true(fail_at > 10)
    end)
 
    it("may end at any allocation of a search, which leaks nothing", function()

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Sums what the tiers' logs say and prints "N passed, N failed"; fails when anything failed, when a
-# tier ended badly, or when nothing ran. Reads the closing lines of busted, of cmocka and of the
-# plain form "NAME: N passed, N failed".
+# Sums what the tiers' logs say and prints "N passed, N failed", with ", N skipped" behind it when specs
+# were pending (each has said why); fails when anything failed, when a tier ended badly, or when
+# nothing ran. Reads the closing lines of busted, of cmocka and of the plain form
+# "NAME: N passed, N failed".
 # Usage: tally.sh LOG...
 set -u
 awk '
@@ -13,7 +14,6 @@ awk '
 /^exit status [0-9]+: / { broken++; print FILENAME ": " $0 }
 END {
     if (broken && !failed) failed = broken
-    if (skipped) print skipped " pending"
-    printf "%d passed, %d failed\n", passed, failed
+    printf "%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : ""
     exit (failed > 0 || passed == 0)
 }' "$@"

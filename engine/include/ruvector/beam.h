@@ -50,6 +50,8 @@ typedef struct rv_graph {
      * no longer exists: RV_ERR_NOTFOUND, and the beam skips it. */
     rv_status (*distance)(void *ctx, rv_node node, float *distance, uint32_t *flags);
     uint32_t max_degree;
+    /* Asks the memory for the links of a node that will probably be expanded soon; may be NULL. */
+    void (*prefetch)(void *ctx, rv_node node);
     /* Early exit, polled once per expansion; NULL = never. True ends with RV_ERR_CANCELLED. */
     bool (*cancelled)(void *ctx);
 } rv_graph;

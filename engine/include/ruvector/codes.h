@@ -1,5 +1,6 @@
 /*
- * codes.h - compact codes for stored vectors: half precision and int8.
+ * codes.h - codes for stored vectors: half precision, int8, floats in two halves, fixed point in
+ * two parts.
  */
 #ifndef RUVECTOR_CODES_H
 #define RUVECTOR_CODES_H
@@ -10,6 +11,26 @@
  * first element, when a finite value overflows half precision (|x| > 65504). */
 rv_status rv_half_encode(const float *in, uint16_t *out, size_t count, rv_error *err);
 void rv_half_decode(const uint16_t *in, float *out, size_t count);
+
+/*
+ * A float in two halves, without loss: upper is the float rounded to its upper 16 bits (sign,
+ * exponent, 7 bits of mantissa: bfloat16), lower what is missing, as a signed number of units in
+ * the last place: bits(x) = (upper << 16) + lower. Whoever walks over the uppers reads half the
+ * bytes and errs by at most 2^-8 of each element; who needs the value adds the lower half. The
+ * upper half of a finite float beyond 3.39e38 is infinity.
+ */
+void rv_split_encode(const float *in, uint16_t *upper, int16_t *lower, size_t count);
+void rv_split_decode(const uint16_t *upper, const int16_t *lower, float *out, size_t count);
+
+/*
+ * 24-bit fixed point relative to the largest element, in two parts: scale = max|x| / 127, high =
+ * round(x / scale) as in rv_int8_encode, low = what is missing in units of scale / 65536:
+ * value = scale * (high + low / 65536), within 2^-24 max|x| of x, which is where the rounding of
+ * distances in single precision begins. Whoever walks over the high parts reads a quarter of the
+ * bytes. The elements must be finite; a zero vector has scale 0. Returns the scale.
+ */
+float rv_fixed_encode(const float *in, int8_t *high, int16_t *low, uint32_t dim);
+void rv_fixed_decode(const int8_t *high, const int16_t *low, float scale, float *out, uint32_t dim);
 
 /* Symmetric int8: scale = max|x| / 127, code = round(x / scale), value = scale * code. A zero
  * vector has scale 0. The elements must be finite. Returns the scale. */

@@ -2,8 +2,8 @@
  * hnsw.h - Hierarchical Navigable Small World graphs in memory (Malkov and Yashunin, 2018): what an
  * index build constructs before it is written to pages, and what the bank searches.
  *
- * Deterministic: equal vectors, order, options and seed give an equal graph. Not thread-safe for
- * writing; several readers may search one finished graph, each with its own beam.
+ * Deterministic: equal vectors, order, options and seed give an equal graph. Only a shared graph
+ * may have several writers; several readers may search one finished graph, each with its own beam.
  */
 #ifndef RUVECTOR_HNSW_H
 #define RUVECTOR_HNSW_H
@@ -31,6 +31,22 @@ typedef struct rv_hnsw rv_hnsw;
 rv_status rv_hnsw_create(const rv_allocator *allocator, const rv_hnsw_options *options,
                          rv_hnsw **out, rv_error *err);
 void rv_hnsw_destroy(rv_hnsw *graph); /* NULL is allowed */
+
+/*
+ * A graph that several processes or threads build together, in memory of the caller's that all of
+ * them see, at whatever address. The first lays it out with create_shared (memory_limit does not
+ * matter; RV_ERR_FULL when not even one node fits), the others attach to it when that has returned;
+ * stream, different for each, 1 and up, sets their level draws apart. Each has its own handle, used
+ * by one thread, and may insert at any time; all else needs that nobody inserts. An insert that
+ * finds the memory full gives RV_ERR_FULL and leaves the graph as it was. Equal vectors that are
+ * inserted at the same time may become two nodes. rv_hnsw_destroy frees a handle, never the memory.
+ * memory: aligned to 64 bytes, and of rv_hnsw_shared_size(options, n) bytes for n nodes.
+ */
+size_t rv_hnsw_shared_size(const rv_hnsw_options *options, uint64_t nodes);
+rv_status rv_hnsw_create_shared(const rv_allocator *allocator, const rv_hnsw_options *options,
+                                void *memory, size_t bytes, rv_hnsw **out, rv_error *err);
+rv_status rv_hnsw_attach(const rv_allocator *allocator, void *memory, uint64_t stream,
+                         rv_hnsw **out, rv_error *err);
 
 /* Copies the vector and links it in. *node gets its number: 0, 1, 2, ... in order of insertion. */
 rv_status rv_hnsw_insert(rv_hnsw *graph, const float *vector, rv_node *node, rv_error *err);

@@ -145,6 +145,8 @@ rv_beam_start(rv_beam *beam, const rv_stop_rule *rule, rv_node entry, int entry_
     beam->state = RV_BEAM_BUSY;
     if (status != RV_OK)
         return status;
+    /* A search visits about half of what it looks at for each place of its window. */
+    rv_visited_expect(&beam->visited, (uint64_t)rule->window * beam->graph->max_degree / 2);
     rv_beam_reset(beam);
     status = rv_beam_enter(beam, entry, entry_level, extra, extra_count, err);
     if (status != RV_OK)
@@ -392,6 +394,16 @@ must_stop(const rv_beam *beam, rv_stop_reason *reason)
 }
 
 static rv_status
+expand_nearest(rv_beam *beam, rv_error *err)
+{
+    rv_node node = rv_entry_heap_pop(&beam->open).node;
+
+    if (beam->open.count > 0 && beam->graph->prefetch != NULL)
+        beam->graph->prefetch(beam->graph->ctx, beam->open.items[0].node);
+    return rv_beam_expand(beam, node, 0, err);
+}
+
+static rv_status
 run_window(rv_beam *beam, rv_error *err)
 {
     rv_stop_reason reason = RV_STOP_NONE;
@@ -401,7 +413,7 @@ run_window(rv_beam *beam, rv_error *err)
         status = reserve_expansion(beam, err);
         if (status != RV_OK)
             break;
-        status = rv_beam_expand(beam, rv_entry_heap_pop(&beam->open).node, 0, err);
+        status = expand_nearest(beam, err);
         if (status != RV_OK)
             break;
         for (uint32_t i = 0; i < beam->fresh_count; i++)

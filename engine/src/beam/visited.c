@@ -9,6 +9,7 @@
 
 #define MIN_BITS 10
 #define MAX_BITS 40
+#define MAX_EXPECTED 100000
 
 static void
 use_capacity(rv_visited *visited, uint32_t bits)
@@ -59,6 +60,30 @@ rv_visited_clear(rv_visited *visited)
     visited->count = 0;
     visited->has_empty = false;
     visited->failed = false;
+}
+
+void
+rv_visited_expect(rv_visited *visited, uint64_t count)
+{
+    uint32_t bits = visited->max_bits;
+    uint64_t *slots;
+
+    if (count > MAX_EXPECTED)
+        count = MAX_EXPECTED;
+    if (visited->typical < count)
+        visited->typical = count + count / 7;
+    while ((UINT64_C(1) << bits) < count * 2 + count / 2)
+        bits++;
+    if (bits == visited->max_bits)
+        return;
+    slots = rv_alloc_array(visited->allocator, (size_t)2 << bits, sizeof(uint64_t));
+    if (slots == NULL)
+        return;
+    rv_free(visited->allocator, visited->slots);
+    visited->slots = slots;
+    visited->max_bits = bits;
+    use_capacity(visited, MIN_BITS);
+    visited->count = 0;
 }
 
 bool

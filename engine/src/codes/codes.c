@@ -9,6 +9,7 @@
 #include "../base/internal.h"
 
 #include <math.h>
+#include <string.h>
 
 #define HALF_MAX 65504.0f
 
@@ -58,4 +59,50 @@ rv_int8_decode(const int8_t *in, float scale, float *out, uint32_t dim)
 {
     for (uint32_t i = 0; i < dim; i++)
         out[i] = scale * (float)in[i];
+}
+
+void
+rv_split_encode(const float *in, uint16_t *upper, int16_t *lower, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, &in[i], sizeof bits);
+        upper[i] = (uint16_t)((bits + 0x8000u) >> 16);
+        lower[i] = (int16_t)(uint16_t)(bits - ((uint32_t)upper[i] << 16));
+    }
+}
+
+void
+rv_split_decode(const uint16_t *upper, const int16_t *lower, float *out, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = ((uint32_t)upper[i] << 16) + (uint32_t)(int32_t)lower[i];
+
+        memcpy(&out[i], &bits, sizeof bits);
+    }
+}
+
+float
+rv_fixed_encode(const float *in, int8_t *high, int16_t *low, uint32_t dim)
+{
+    float scale = rv_int8_encode(in, high, dim);
+
+    for (uint32_t i = 0; i < dim; i++) {
+        double rest = scale > 0.0f ? (double)in[i] / (double)scale - (double)high[i] : 0.0;
+        double units = nearbyint(rest * 65536.0);
+
+        low[i] = (int16_t)fmin(fmax(units, -32768.0), 32767.0);
+    }
+    return scale;
+}
+
+void
+rv_fixed_decode(const int8_t *high, const int16_t *low, float scale, float *out, uint32_t dim)
+{
+    /* 24 bits fit a float's mantissa: only the product is rounded. */
+    float unit = scale / 65536.0f;
+
+    for (uint32_t i = 0; i < dim; i++)
+        out[i] = unit * (float)((int32_t)high[i] * 65536 + (int32_t)low[i]);
 }

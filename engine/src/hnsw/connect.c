@@ -73,19 +73,17 @@ static rv_status
 rescue(rv_tree *tree, uint32_t lost, rv_error *err)
 {
     rv_hnsw *graph = tree->graph;
-    uint32_t count = 1;
+    const float *vector = rv_hnsw_vector_of(graph, lost);
+    rv_node entry;
     rv_status status;
 
-    graph->entries[0].node = graph->entry;
-    graph->entries[0].distance = rv_hnsw_between(graph, lost, graph->entry);
-    graph->entries[0].flags = 0;
-    rv_hnsw_cursor_set_query(graph->cursor, rv_hnsw_vector_of(graph, lost));
-    status = rv_beam_search_level(graph->beam, graph->entries, 1, graph->options.ef_construction, 0,
-                                  graph->found, &count, err);
+    rv_hnsw_enter_at(graph, &entry);
+    rv_hnsw_nearest_enter(graph, vector, entry);
+    status = rv_hnsw_nearest_level(graph, vector, graph->options.ef_construction, 0, err);
     if (status != RV_OK)
         return status;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t from = (uint32_t)graph->found[i].node;
+    for (uint32_t i = 0; i < graph->pool_count; i++) {
+        uint32_t from = graph->pool[i].node;
 
         if (link_from(tree, from, lost)) {
             grow(tree, lost, from);
@@ -93,7 +91,7 @@ rescue(rv_tree *tree, uint32_t lost, rv_error *err)
         }
     }
     /* The leaves of the tree have links to spare. */
-    for (uint64_t i = 0; i < graph->count; i++) {
+    for (uint64_t i = 0; i < rv_hnsw_nodes(graph); i++) {
         if (tree->parents[i] != NO_PARENT && link_from(tree, (uint32_t)i, lost)) {
             grow(tree, lost, (uint32_t)i);
             return RV_OK;
@@ -106,12 +104,14 @@ rv_status
 rv_hnsw_connect(rv_hnsw *graph, uint64_t *connected, rv_error *err)
 {
     const rv_allocator *allocator = graph->allocator;
-    size_t bytes = (size_t)graph->count * sizeof(uint32_t);
+    uint64_t count = rv_hnsw_nodes(graph);
+    rv_node entry;
+    size_t bytes = (size_t)count * sizeof(uint32_t);
     rv_tree tree = {graph, NULL, NULL};
     rv_status status = RV_OK;
 
     *connected = 0;
-    if (graph->count == 0)
+    if (rv_hnsw_enter_at(graph, &entry) < 0)
         return RV_OK;
     tree.parents = rv_alloc(allocator, bytes);
     tree.queue = rv_alloc(allocator, bytes);
@@ -121,8 +121,8 @@ rv_hnsw_connect(rv_hnsw *graph, uint64_t *connected, rv_error *err)
         return rv_fail_nomem(err, bytes);
     }
     memset(tree.parents, 0xFF, bytes);
-    grow(&tree, (uint32_t)graph->entry, (uint32_t)graph->entry);
-    for (uint64_t i = 0; i < graph->count && status == RV_OK; i++) {
+    grow(&tree, (uint32_t)entry, (uint32_t)entry);
+    for (uint64_t i = 0; i < count && status == RV_OK; i++) {
         if (tree.parents[i] != NO_PARENT)
             continue;
         status = rescue(&tree, (uint32_t)i, err);

@@ -44,7 +44,7 @@ cursor_expand(void *ctx, rv_node node, int level, rv_visited *visited, rv_neighb
     const uint32_t *links;
     uint32_t found = 0;
 
-    if (node >= graph->count || level > rv_hnsw_level_of(graph, node))
+    if (node >= rv_hnsw_nodes(graph) || level > rv_hnsw_level_of(graph, node))
         return RV_ERR_NOTFOUND;
     links = level == 0 ? rv_hnsw_base_links(graph, node) : rv_hnsw_upper_links(graph, node, level);
     assert(links[0] <= capacity);
@@ -72,7 +72,7 @@ cursor_distance(void *ctx, rv_node node, float *distance, uint32_t *flags)
     const rv_hnsw *graph = cursor->graph;
     const float *row;
 
-    if (node >= graph->count)
+    if (node >= rv_hnsw_nodes(graph))
         return RV_ERR_NOTFOUND;
     row = rv_hnsw_vector_of(graph, node);
     rv_raw_distance_batch(graph->options.metric, graph->options.unit, cursor->query, &row, 1,
@@ -144,6 +144,8 @@ rv_hnsw_search(const rv_hnsw *graph, const rv_allocator *allocator, const float 
     rv_stop_rule rule = {ef > k ? ef : k, 0.0f, 0, 0};
     rv_hnsw_cursor *cursor;
     rv_beam *beam = NULL;
+    rv_node entry;
+    int entry_level = rv_hnsw_enter_at(graph, &entry);
     rv_status status;
 
     *count = 0;
@@ -153,7 +155,7 @@ rv_hnsw_search(const rv_hnsw *graph, const rv_allocator *allocator, const float 
     rv_hnsw_cursor_set_query(cursor, query);
     status = rv_beam_create(allocator, &cursor->interface, &map, &beam, err);
     if (status == RV_OK)
-        status = rv_beam_start(beam, &rule, graph->entry, graph->entry_level, NULL, 0, err);
+        status = rv_beam_start(beam, &rule, entry, entry_level, NULL, 0, err);
     if (status == RV_OK)
         status = take_results(beam, k, out, count, err);
     if (status == RV_OK && stats != NULL)
@@ -166,33 +168,34 @@ rv_hnsw_search(const rv_hnsw *graph, const rv_allocator *allocator, const float 
 uint64_t
 rv_hnsw_count(const rv_hnsw *graph)
 {
-    return graph->count;
+    return rv_hnsw_nodes(graph);
 }
 
 size_t
 rv_hnsw_memory(const rv_hnsw *graph)
 {
+    if (graph->is_shared)
+        return rv_hnsw_storage_bytes(graph, rv_hnsw_nodes(graph));
     return graph->memory;
 }
 
 int
 rv_hnsw_entry(const rv_hnsw *graph, rv_node *entry)
 {
-    *entry = graph->entry;
-    return graph->entry_level;
+    return rv_hnsw_enter_at(graph, entry);
 }
 
 int
 rv_hnsw_level(const rv_hnsw *graph, rv_node node)
 {
-    assert(node < graph->count);
+    assert(node < rv_hnsw_nodes(graph));
     return rv_hnsw_level_of(graph, node);
 }
 
 const float *
 rv_hnsw_vector(const rv_hnsw *graph, rv_node node)
 {
-    assert(node < graph->count);
+    assert(node < rv_hnsw_nodes(graph));
     return rv_hnsw_vector_of(graph, node);
 }
 
@@ -201,7 +204,7 @@ rv_hnsw_links(const rv_hnsw *graph, rv_node node, int level, uint32_t *count)
 {
     const uint32_t *links;
 
-    assert(node < graph->count && level <= rv_hnsw_level_of(graph, node));
+    assert(node < rv_hnsw_nodes(graph) && level <= rv_hnsw_level_of(graph, node));
     links = level == 0 ? rv_hnsw_base_links(graph, node) : rv_hnsw_upper_links(graph, node, level);
     *count = links[0];
     return links + 1;

@@ -149,8 +149,8 @@ last_filler(const rv_link_list *list, uint32_t count)
     return count;
 }
 
-void
-rv_hnsw_add_link(rv_hnsw *graph, rv_node owner, int level, rv_node node, float distance)
+static void
+add_link(const rv_hnsw *graph, rv_node owner, int level, rv_node node, float distance)
 {
     uint32_t nodes[MAX_LINKS];
     float distances[MAX_LINKS];
@@ -180,8 +180,23 @@ rv_hnsw_add_link(rv_hnsw *graph, rv_node owner, int level, rv_node node, float d
         rv_hnsw_remove_link(&work, leaves < count ? leaves : count - 1, count);
         count--;
     }
-    memcpy(list.nodes, nodes, count * sizeof *nodes);
+    for (uint32_t i = 0; i < count; i++)
+        rv_hnsw_write(&list.nodes[i], nodes[i]);
     memcpy(list.distances, distances, count * sizeof *distances);
     memcpy(list.kept, kept, count);
-    *list.count = count;
+    rv_hnsw_write(list.count, count);
+}
+
+void
+rv_hnsw_add_link(rv_hnsw *graph, rv_node owner, int level, rv_node node, float distance)
+{
+    uint8_t *lock = &rv_hnsw_chunk(graph, owner)->locks[rv_hnsw_slot(graph, owner)];
+
+    if (!graph->is_shared) {
+        add_link(graph, owner, level, node, distance);
+        return;
+    }
+    rv_hnsw_lock(lock);
+    add_link(graph, owner, level, node, distance);
+    rv_hnsw_unlock(lock);
 }

@@ -4,6 +4,7 @@
 #include "graph.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <string.h>
 
 #include "../base/internal.h"
@@ -40,6 +41,8 @@ rv_hnsw_storage_init(rv_hnsw *graph)
 void
 rv_hnsw_storage_release(rv_hnsw *graph)
 {
+    if (graph->is_shared)
+        return; /* the memory is the caller's */
     for (size_t i = 0; i < graph->chunk_count; i++)
         rv_free(graph->allocator, graph->chunks[i].memory);
     rv_free(graph->allocator, graph->chunks);
@@ -59,23 +62,51 @@ check_limit(const rv_hnsw *graph, size_t extra, rv_error *err)
     if (limit > 0 && (extra > limit || graph->memory > limit - extra))
         return rv_fail(err, RV_ERR_FULL,
                        "the graph of %llu nodes would pass its memory limit of %zu bytes",
-                       (unsigned long long)graph->count, limit);
+                       (unsigned long long)graph->own.count, limit);
     return RV_OK;
 }
 
-/* Lays out a chunk of some nodes in one allocation. */
-static rv_status
-make_chunk(rv_hnsw *graph, size_t nodes, rv_chunk *chunk, rv_error *err)
+/* Bytes of a chunk that starts on a line. */
+static size_t
+chunk_bytes(const rv_hnsw *graph, size_t nodes)
+{
+    size_t degree = 2 * (size_t)graph->options.m;
+
+    return round_up(nodes * graph->stride * sizeof(float), RV_LINE) +
+           round_up(nodes * (1 + degree) * sizeof(uint32_t), RV_LINE) + nodes * sizeof(uintptr_t) +
+           round_up(nodes * degree * sizeof(float), 8) + nodes * degree + 2 * nodes;
+}
+
+static void
+lay_out_chunk(const rv_hnsw *graph, size_t nodes, uint8_t *at, rv_chunk *chunk)
 {
     size_t degree = 2 * (size_t)graph->options.m;
     size_t vectors = round_up(nodes * graph->stride * sizeof(float), RV_LINE);
     size_t links = round_up(nodes * (1 + degree) * sizeof(uint32_t), RV_LINE);
     size_t distances = nodes * degree * sizeof(float);
-    size_t upper = nodes * sizeof(uint8_t *);
+    size_t upper = nodes * sizeof(uintptr_t);
     size_t kept = nodes * degree;
-    size_t bytes = RV_LINE + vectors + links + upper + round_up(distances, 8) + kept + nodes;
+
+    chunk->vectors = (float *)(void *)at;
+    at += vectors;
+    chunk->links = (uint32_t *)(void *)at;
+    at += links;
+    chunk->upper = (uintptr_t *)(void *)at;
+    at += upper;
+    chunk->distances = (float *)(void *)at;
+    at += round_up(distances, 8);
+    chunk->kept = at;
+    at += kept;
+    chunk->levels = at;
+    chunk->locks = at + nodes;
+}
+
+/* One allocation for a chunk of some nodes. */
+static rv_status
+make_chunk(rv_hnsw *graph, size_t nodes, rv_chunk *chunk, rv_error *err)
+{
+    size_t bytes = RV_LINE + chunk_bytes(graph, nodes);
     rv_status status = check_limit(graph, bytes, err);
-    uint8_t *at;
 
     if (status != RV_OK)
         return status;
@@ -83,18 +114,8 @@ make_chunk(rv_hnsw *graph, size_t nodes, rv_chunk *chunk, rv_error *err)
     if (chunk->memory == NULL)
         return rv_fail_nomem(err, bytes);
     chunk->bytes = bytes;
-    at = (uint8_t *)round_up((size_t)(uintptr_t)chunk->memory, RV_LINE);
-    chunk->vectors = (float *)(void *)at;
-    at += vectors;
-    chunk->links = (uint32_t *)(void *)at;
-    at += links;
-    chunk->upper = (uint8_t **)(void *)at;
-    at += upper;
-    chunk->distances = (float *)(void *)at;
-    at += round_up(distances, 8);
-    chunk->kept = at;
-    at += kept;
-    chunk->levels = at;
+    lay_out_chunk(graph, nodes, (uint8_t *)round_up((size_t)(uintptr_t)chunk->memory, RV_LINE),
+                  chunk);
     return RV_OK;
 }
 
@@ -103,7 +124,7 @@ static rv_status
 grow_first_chunk(rv_hnsw *graph, size_t nodes, rv_error *err)
 {
     size_t degree = 2 * (size_t)graph->options.m;
-    size_t used = (size_t)graph->count;
+    size_t used = (size_t)graph->own.count;
     rv_chunk *old = &graph->chunks[0];
     rv_chunk chunk;
     rv_status status = make_chunk(graph, nodes, &chunk, err);
@@ -115,7 +136,7 @@ grow_first_chunk(rv_hnsw *graph, size_t nodes, rv_error *err)
     memcpy(chunk.distances, old->distances, used * degree * sizeof(float));
     memcpy(chunk.kept, old->kept, used * degree);
     memcpy(chunk.levels, old->levels, used);
-    memcpy(chunk.upper, old->upper, used * sizeof(uint8_t *));
+    memcpy(chunk.upper, old->upper, used * sizeof(uintptr_t));
     graph->memory += chunk.bytes - old->bytes;
     rv_free(graph->allocator, old->memory);
     *old = chunk;
@@ -155,30 +176,31 @@ add_chunk(rv_hnsw *graph, size_t nodes, rv_error *err)
 }
 
 static rv_status
-reserve_node(rv_hnsw *graph, rv_error *err)
+reserve_private(rv_hnsw *graph, rv_error *err)
 {
     size_t full = (size_t)1 << graph->chunk_bits;
     rv_status status;
 
-    if (graph->count >= UINT32_MAX)
+    if (graph->own.count >= UINT32_MAX)
         return rv_fail(err, RV_ERR_FULL, "the graph has %llu nodes, the most there can be",
-                       (unsigned long long)graph->count);
-    if (graph->count < graph->capacity)
+                       (unsigned long long)graph->own.count);
+    if (graph->own.count < graph->own.capacity)
         return RV_OK;
-    if (graph->capacity == 0) {
+    if (graph->own.capacity == 0) {
         status = add_chunk(graph, RV_FIRST_CHUNK_NODES, err);
         if (status == RV_OK)
-            graph->capacity = RV_FIRST_CHUNK_NODES;
-    } else if (graph->capacity < full) {
-        size_t nodes = (size_t)graph->capacity * 2 < full ? (size_t)graph->capacity * 2 : full;
+            graph->own.capacity = RV_FIRST_CHUNK_NODES;
+    } else if (graph->own.capacity < full) {
+        size_t nodes =
+            (size_t)graph->own.capacity * 2 < full ? (size_t)graph->own.capacity * 2 : full;
 
         status = grow_first_chunk(graph, nodes, err);
         if (status == RV_OK)
-            graph->capacity = nodes;
+            graph->own.capacity = nodes;
     } else {
         status = add_chunk(graph, full, err);
         if (status == RV_OK)
-            graph->capacity += full;
+            graph->own.capacity += full;
     }
     return status;
 }
@@ -217,38 +239,151 @@ arena_alloc(rv_hnsw *graph, size_t size, uint8_t **out, rv_error *err)
     return RV_OK;
 }
 
-rv_status
-rv_hnsw_reserve(rv_hnsw *graph, int level, rv_error *err)
+/* Zeroed memory behind a shared graph's chunk. */
+static bool
+shared_upper(rv_hnsw *graph, size_t size, uintptr_t *out)
 {
-    rv_status status = reserve_node(graph, err);
-    uint8_t *upper = NULL;
+    rv_hnsw_shared *shared = graph->shared;
+    uint64_t used = __atomic_load_n(&shared->upper_used, __ATOMIC_RELAXED);
+
+    do {
+        if (shared->upper_size - used < size)
+            return false;
+    } while (!__atomic_compare_exchange_n(&shared->upper_used, &used, used + size, false,
+                                          __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    *out = (uintptr_t)used;
+    memset(graph->upper_base + used, 0, size);
+    return true;
+}
+
+static bool
+shared_number(rv_hnsw *graph, rv_node *node)
+{
+    rv_hnsw_shared *shared = graph->shared;
+    uint64_t count = __atomic_load_n(&shared->count, __ATOMIC_RELAXED);
+
+    do {
+        if (count >= shared->capacity)
+            return false;
+    } while (!__atomic_compare_exchange_n(&shared->count, &count, count + 1, false,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    *node = count;
+    return true;
+}
+
+rv_status
+rv_hnsw_reserve(rv_hnsw *graph, int level, rv_node *node, rv_error *err)
+{
+    size_t upper_bytes = (size_t)level * graph->upper_bytes;
+    uintptr_t upper = 0;
     rv_chunk *chunk;
     size_t slot;
 
-    if (status != RV_OK)
-        return status;
-    if (level > 0) {
-        status = arena_alloc(graph, (size_t)level * graph->upper_bytes, &upper, err);
+    if (graph->is_shared) {
+        if ((level > 0 && !shared_upper(graph, upper_bytes, &upper)) || !shared_number(graph, node))
+            return rv_fail(err, RV_ERR_FULL, "the shared memory of the graph is full at %llu nodes",
+                           (unsigned long long)rv_hnsw_nodes(graph));
+    } else {
+        rv_status status = reserve_private(graph, err);
+        uint8_t *block = NULL;
+
+        if (status == RV_OK && level > 0)
+            status = arena_alloc(graph, upper_bytes, &block, err);
         if (status != RV_OK)
             return status;
+        upper = (uintptr_t)block;
+        *node = graph->own.count++;
     }
-    chunk = &graph->chunks[graph->count >> graph->chunk_bits];
-    slot = rv_hnsw_slot(graph, graph->count);
+    chunk = &graph->chunks[*node >> graph->chunk_bits];
+    slot = rv_hnsw_slot(graph, *node);
     chunk->levels[slot] = (uint8_t)level;
+    chunk->locks[slot] = 0;
     chunk->upper[slot] = upper;
-    *rv_hnsw_base_links(graph, graph->count) = 0;
+    *rv_hnsw_base_links(graph, *node) = 0;
     return RV_OK;
 }
 
-void
-rv_hnsw_unreserve(rv_hnsw *graph)
+static size_t
+upper_room(const rv_hnsw *graph, uint64_t nodes)
 {
-    rv_chunk *chunk = &graph->chunks[graph->count >> graph->chunk_bits];
-    size_t slot = rv_hnsw_slot(graph, graph->count);
+    /* A node has 1 / (m - 1) upper levels on average; a tenth more, and some for small graphs. */
+    uint64_t blocks = nodes / (graph->options.m - 1);
 
-    if (chunk->upper[slot] != NULL)
-        graph->arena->used = (size_t)(chunk->upper[slot] - (uint8_t *)graph->arena);
-    chunk->upper[slot] = NULL;
+    return (size_t)(blocks + blocks / 10 + 64) * graph->upper_bytes;
+}
+
+size_t
+rv_hnsw_storage_bytes(const rv_hnsw *graph, uint64_t nodes)
+{
+    return round_up(sizeof(rv_hnsw_shared), RV_LINE) +
+           round_up(chunk_bytes(graph, (size_t)nodes), RV_LINE) + upper_room(graph, nodes);
+}
+
+bool
+rv_hnsw_storage_share(rv_hnsw *graph, void *memory, size_t bytes)
+{
+    rv_hnsw_shared *shared = memory;
+    uint64_t low = 0, high = UINT32_MAX; /* low nodes fit */
+
+    if (bytes / sizeof(float) / graph->stride < high)
+        high = bytes / sizeof(float) / graph->stride + 1;
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if (rv_hnsw_storage_bytes(graph, middle) <= bytes)
+            low = middle;
+        else
+            high = middle;
+    }
+    if (low == 0)
+        return false;
+    memset(shared, 0, sizeof *shared);
+    shared->options = graph->options;
+    shared->capacity = low;
+    shared->upper_size = upper_room(graph, low);
+    shared->magic = RV_SHARED_MAGIC;
+    rv_hnsw_storage_attach(graph, memory);
+    return true;
+}
+
+void
+rv_hnsw_storage_attach(rv_hnsw *graph, void *memory)
+{
+    uint8_t *at = (uint8_t *)memory + round_up(sizeof(rv_hnsw_shared), RV_LINE);
+
+    graph->is_shared = true;
+    graph->shared = memory;
+    graph->chunk_bits = 32; /* one chunk holds all */
+    graph->chunks = &graph->shared_chunk;
+    lay_out_chunk(graph, (size_t)graph->shared->capacity, at, graph->chunks);
+    graph->upper_base = at + round_up(chunk_bytes(graph, (size_t)graph->shared->capacity), RV_LINE);
+}
+
+#define SPINS_BEFORE_YIELD 200
+
+static inline void
+relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+void
+rv_hnsw_lock(uint8_t *lock)
+{
+    for (unsigned spins = 1; __atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE) != 0; spins++) {
+        while (__atomic_load_n(lock, __ATOMIC_RELAXED) != 0 && spins++ % SPINS_BEFORE_YIELD != 0)
+            relax();
+        if (spins >= SPINS_BEFORE_YIELD)
+            sched_yield(); /* the holder may wait for this processor */
+    }
+}
+
+void
+rv_hnsw_unlock(uint8_t *lock)
+{
+    __atomic_store_n(lock, 0, __ATOMIC_RELEASE);
 }
 
 rv_link_list

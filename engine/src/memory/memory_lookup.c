@@ -127,7 +127,7 @@ walk(lookup *l, const void *buffer, const rv_allocator *allocator, bool skip_equ
 {
     const memory_header *header = l->header;
     rv_metric_map map = rv_metric_map_make(memory_space((rv_metric)header->metric), 0, 0);
-    rv_graph graph = {l, expand, entry_distance, 2 * header->m, NULL};
+    rv_graph graph = {l, expand, entry_distance, 2 * header->m, NULL, NULL};
     rv_stop_rule rule = {.window = RV_MEMORY_NEAREST + (skip_equal ? 1 : 0)};
     uint32_t taken = 0;
     rv_beam *beam;

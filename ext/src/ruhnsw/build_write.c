@@ -1,9 +1,10 @@
 /*
  * build_write.c - writing a graph from memory to pages.
  *
- * Links name pages, so every node must have its place before the first page is written. The same
- * packer therefore runs twice: once to give references, once to write. Pages are filled one after
- * the other, at most one of each kind being open, and every page is written once.
+ * Links name nodes by number, and a node's number follows from its place, so every node must have
+ * its place before the first page is written. The same packer therefore runs twice: once to give
+ * references, once to write. Pages are filled one after the other, at most one of each kind being
+ * open, and every page is written once.
  *
  * Nodes are written in breadth-first order of layer 0, so that neighbours tend to share pages.
  */
@@ -16,39 +17,38 @@
 
 /* Where the next item goes. */
 typedef struct Packer {
-    int dim;
-    int m;
+    const RuhnswGeometry *geometry;
     BlockNumber next_block;
     BlockNumber node_block;
     BlockNumber side_block;
-    Size node_room;
     Size side_room;
-    OffsetNumber node_items;
+    uint32 slots; /* used on node_block */
     OffsetNumber side_items;
 } Packer;
 
 typedef struct Place {
     ItemPointerData node;
-    ItemPointerData links;
+    ItemPointerData links; /* for nodes of a level above 0 */
 } Place;
 
 typedef struct PageWriter {
     Relation index;
+    RuhnswGeometry geometry;
     Packer packer;
     Buffer nodes;
     Buffer side;
-    RuhnswNode *node; /* workspace, a page each */
-    RuhnswLinks *links;
+    float max_error;
+    RuhnswLinks *links; /* workspace, a page */
 } PageWriter;
 
 static void
-packer_init(Packer *packer, int dim, int m)
+packer_init(Packer *packer, const RuhnswGeometry *geometry)
 {
     memset(packer, 0, sizeof(*packer));
-    packer->dim = dim;
-    packer->m = m;
+    packer->geometry = geometry;
     packer->next_block = RUHNSW_FIRST_BLOCK;
     packer->node_block = packer->side_block = InvalidBlockNumber;
+    packer->slots = geometry->slots;
 }
 
 /* The place of one item on a SIDE page. */
@@ -69,24 +69,15 @@ pack_aside(Packer *packer, Size size, ItemPointer where)
 static Place
 pack(Packer *packer, int level)
 {
-    Size node_need = ruhnsw_node_size(packer->dim) + sizeof(ItemIdData);
-    Size links_need = ruhnsw_links_size(packer->m, level) + sizeof(ItemIdData);
-    bool apart = ruhnsw_links_apart(packer->dim, packer->m, level);
     Place place;
 
-    if (packer->node_room < node_need + (apart ? 0 : links_need)) {
+    if (packer->slots == packer->geometry->slots) {
         packer->node_block = packer->next_block++;
-        packer->node_room = RUHNSW_PAGE_CAPACITY;
-        packer->node_items = 0;
+        packer->slots = 0;
     }
-    packer->node_room -= node_need;
-    ItemPointerSet(&place.node, packer->node_block, ++packer->node_items);
-    if (apart) {
-        pack_aside(packer, ruhnsw_links_size(packer->m, level), &place.links);
-    } else {
-        packer->node_room -= links_need;
-        ItemPointerSet(&place.links, packer->node_block, ++packer->node_items);
-    }
+    ItemPointerSet(&place.node, packer->node_block, ++packer->slots);
+    if (level > 0)
+        pack_aside(packer, ruhnsw_links_size(packer->geometry->m, level), &place.links);
     return place;
 }
 
@@ -113,12 +104,10 @@ close_page(Buffer *buffer)
     *buffer = InvalidBuffer;
 }
 
-static void
-write_item(PageWriter *writer, Buffer *buffer, RuhnswPageKind kind, ItemPointer where,
-           const void *item, Size size)
+/* Makes the block the open one of its kind and returns its page. */
+static Page
+open_page(PageWriter *writer, Buffer *buffer, RuhnswPageKind kind, BlockNumber block)
 {
-    BlockNumber block = ItemPointerGetBlockNumber(where);
-
     if (!BufferIsValid(*buffer) || BufferGetBlockNumber(*buffer) != block) {
         close_page(buffer);
         CHECK_FOR_INTERRUPTS();
@@ -128,46 +117,84 @@ write_item(PageWriter *writer, Buffer *buffer, RuhnswPageKind kind, ItemPointer 
                  RelationGetRelationName(writer->index));
         ruhnsw_page_init(BufferGetPage(*buffer), kind);
     }
-    ruhnsw_put_item(writer->index, BufferGetPage(*buffer), ItemPointerGetOffsetNumber(where), item,
-                    size);
+    return BufferGetPage(*buffer);
 }
 
 static void
-make_links(RuhnswBuild *build, rv_node number, int level, const uint64 *refs, RuhnswLinks *links)
+write_side_item(PageWriter *writer, ItemPointer where, const void *item, Size size)
 {
-    int m = build->meta.m;
+    Page page =
+        open_page(writer, &writer->side, RUHNSW_PAGE_SIDE, ItemPointerGetBlockNumber(where));
+
+    ruhnsw_put_item(writer->index, page, ItemPointerGetOffsetNumber(where), item, size);
+}
+
+/* Puts the numbers of a level's links into numbers; returns how many. */
+static int
+number_links(RuhnswBuild *build, const PageWriter *writer, rv_node node, int level,
+             const uint64 *refs, uint32 *numbers)
+{
+    uint32 count;
+    const uint32 *found = rv_hnsw_links(build->graph, node, level, &count);
+
+    if (count > (uint32)ruhnsw_level_limit(writer->geometry.m, level))
+        elog(ERROR, "a node of the graph in memory has %u links at level %d", count, level);
+    for (uint32 i = 0; i < count; i++)
+        numbers[i] = (uint32)ruhnsw_ref_number(&writer->geometry, refs[found[i]]);
+    return (int)count;
+}
+
+static void
+write_upper_links(RuhnswBuild *build, PageWriter *writer, rv_node node, int level,
+                  const uint64 *refs, ItemPointer where)
+{
+    int m = writer->geometry.m;
+    RuhnswLinks *links = writer->links;
+    const char *problem;
 
     memset(links, 0, ruhnsw_links_size(m, level));
     links->type = RUHNSW_TUPLE_LINKS;
     links->level = level;
     links->m = m;
-    links->owner = refs[number];
-    for (int l = 0; l <= level; l++) {
-        uint32 count;
-        const uint32 *found = rv_hnsw_links(build->graph, number, l, &count);
-
-        if (count > (uint32)ruhnsw_level_limit(m, l))
-            elog(ERROR, "a node of the graph in memory has %u links at level %d", count, l);
-        links->counts[l] = count;
-        for (uint32 i = 0; i < count; i++)
-            links->links[ruhnsw_level_start(m, l) + i] = refs[found[i]];
-    }
+    links->owner = refs[node];
+    for (int l = 1; l <= level; l++)
+        links->counts[l] =
+            number_links(build, writer, node, l, refs, links->links + ruhnsw_level_start(m, l));
+    problem = ruhnsw_check_links(links, ruhnsw_links_size(m, level), m);
+    if (problem)
+        elog(ERROR, "%s", problem);
+    write_side_item(writer, where, links, ruhnsw_links_size(m, level));
 }
 
 static void
-make_node(RuhnswBuild *build, rv_node number, int level, Place place, uint64 more, RuhnswNode *node)
+write_slot(RuhnswBuild *build, PageWriter *writer, rv_node number, int level, Place *place,
+           uint64 more, const uint64 *refs)
 {
+    const RuhnswGeometry *geometry = &writer->geometry;
     RuhnswNodeRows *rows = &build->nodes[number];
+    const float *vector = rv_hnsw_vector(build->graph, number);
+    Page page = open_page(writer, &writer->nodes, RUHNSW_PAGE_NODES,
+                          ItemPointerGetBlockNumber(&place->node));
+    RuhnswNode *node = ruhnsw_use_slot(geometry, page, ItemPointerGetOffsetNumber(&place->node));
+    RuhnswTail *tail = ruhnsw_tail(geometry, node);
+    const char *problem;
 
-    memset(node, 0, offsetof(RuhnswNode, vector));
-    node->type = RUHNSW_TUPLE_NODE;
+    node->flags = RUHNSW_NODE_USED;
     node->level = level;
     node->tid_count = rows->count;
-    node->links = place.links;
-    node->dim = build->meta.dim;
-    node->more = more;
-    memcpy(node->tids, rows->tids, sizeof(ItemPointerData) * rows->count);
-    memcpy(node->vector, rv_hnsw_vector(build->graph, number), sizeof(float) * build->meta.dim);
+    ruhnsw_encode(geometry, vector, node);
+    writer->max_error = Max(writer->max_error, ruhnsw_code_error(geometry, vector, node));
+    node->link_count =
+        number_links(build, writer, number, 0, refs, ruhnsw_base_links(geometry, node));
+    memset(ruhnsw_learned_links(geometry, node), 0xFF, sizeof(uint32) * geometry->learned);
+    tail->more = more;
+    if (level > 0)
+        tail->upper = ruhnsw_position(ItemPointerGetBlockNumber(&place->links),
+                                      ItemPointerGetOffsetNumber(&place->links));
+    memcpy(tail->tids, rows->tids, sizeof(ItemPointerData) * rows->count);
+    problem = ruhnsw_check_node(geometry, node);
+    if (problem)
+        elog(ERROR, "%s", problem);
 }
 
 /* Writes the rows tuples of a node to their places. */
@@ -186,21 +213,8 @@ write_chain(RuhnswBuild *build, PageWriter *writer, const RuhnswNodeRows *node_r
                                         ItemPointerGetOffsetNumber(&places[i + 1]));
         for (; row != 0 && rows.count < RUHNSW_CHAIN_TIDS; row = build->more[row - 1].next)
             rows.tids[rows.count++] = build->more[row - 1].tid;
-        write_item(writer, &writer->side, RUHNSW_PAGE_SIDE, &places[i], &rows, sizeof(rows));
+        write_side_item(writer, &places[i], &rows, sizeof(rows));
     }
-}
-
-static void
-check_made(const RuhnswBuild *build, const PageWriter *writer, int level)
-{
-    const char *problem = ruhnsw_check_node(writer->node, ruhnsw_node_size(build->meta.dim),
-                                            build->meta.dim, build->meta.m);
-
-    if (problem == NULL)
-        problem = ruhnsw_check_links(writer->links, ruhnsw_links_size(build->meta.m, level),
-                                     build->meta.m);
-    if (problem)
-        elog(ERROR, "%s", problem);
 }
 
 static void
@@ -211,7 +225,6 @@ write_node(RuhnswBuild *build, PageWriter *writer, rv_node number, const uint64 
     uint32 length = chain_length(&build->nodes[number]);
     ItemPointerData *chain =
         MemoryContextAllocHuge(CurrentMemoryContext, sizeof(ItemPointerData) * (length + 1));
-    bool apart = ItemPointerGetBlockNumber(&place.node) != ItemPointerGetBlockNumber(&place.links);
     uint64 more = 0;
 
     for (uint32 i = 0; i < length; i++)
@@ -219,14 +232,9 @@ write_node(RuhnswBuild *build, PageWriter *writer, rv_node number, const uint64 
     if (length > 0)
         more = ruhnsw_position(ItemPointerGetBlockNumber(&chain[0]),
                                ItemPointerGetOffsetNumber(&chain[0]));
-    make_node(build, number, level, place, more, writer->node);
-    make_links(build, number, level, refs, writer->links);
-    check_made(build, writer, level);
-    write_item(writer, &writer->nodes, RUHNSW_PAGE_NODES, &place.node, writer->node,
-               ruhnsw_node_size(build->meta.dim));
-    write_item(writer, apart ? &writer->side : &writer->nodes,
-               apart ? RUHNSW_PAGE_SIDE : RUHNSW_PAGE_NODES, &place.links, writer->links,
-               ruhnsw_links_size(build->meta.m, level));
+    write_slot(build, writer, number, level, &place, more, refs);
+    if (level > 0)
+        write_upper_links(build, writer, number, level, refs, &place.links);
     write_chain(build, writer, &build->nodes[number], refs[number], chain);
     pfree(chain);
 }
@@ -264,19 +272,24 @@ breadth_first(const RuhnswBuild *build, uint32 *order)
 
 /* Gives every node its reference. */
 static void
-place_nodes(RuhnswBuild *build, const uint32 *order, uint64 *refs)
+place_nodes(RuhnswBuild *build, const RuhnswGeometry *geometry, const uint32 *order, uint64 *refs)
 {
     ItemPointerData ignored;
     Packer packer;
 
-    packer_init(&packer, build->meta.dim, build->meta.m);
+    packer_init(&packer, geometry);
     for (uint64 i = 0; i < rv_hnsw_count(build->graph); i++) {
         Place place = pack(&packer, build_level(build, order[i]));
 
         for (uint32 left = chain_length(&build->nodes[order[i]]); left > 0; left--)
             pack_aside(&packer, sizeof(RuhnswRows), &ignored);
-        refs[order[i]] = ruhnsw_ref(0, ItemPointerGetBlockNumber(&place.node),
+        refs[order[i]] = ruhnsw_ref(ItemPointerGetBlockNumber(&place.node),
                                     ItemPointerGetOffsetNumber(&place.node));
+        if (ruhnsw_ref_number(geometry, refs[order[i]]) >= RUHNSW_NO_LINK)
+            ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                            errmsg("index \"%s\" cannot have more than %u nodes",
+                                   RelationGetRelationName(build->index), RUHNSW_NO_LINK),
+                            errhint("Partition the table.")));
     }
 }
 
@@ -290,11 +303,11 @@ ruhnsw_write_graph(RuhnswBuild *build)
     rv_node entry;
 
     pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, RUHNSW_PHASE_WRITE);
+    ruhnsw_geometry(&build->meta, &writer.geometry);
     breadth_first(build, order);
-    place_nodes(build, order, refs);
-    writer.node = palloc(BLCKSZ);
+    place_nodes(build, &writer.geometry, order, refs);
     writer.links = palloc(BLCKSZ);
-    packer_init(&writer.packer, build->meta.dim, build->meta.m);
+    packer_init(&writer.packer, &writer.geometry);
     for (uint64 i = 0; i < n; i++)
         write_node(build, &writer, order[i], refs);
     close_page(&writer.nodes);
@@ -303,9 +316,8 @@ ruhnsw_write_graph(RuhnswBuild *build)
         ruhnsw_set_side_block(build->index, writer.packer.side_block, true);
     if (rv_hnsw_entry(build->graph, &entry) >= 0)
         ruhnsw_set_entry(build->index, refs[entry], build_level(build, entry), true);
-    ruhnsw_raise_max_norm(build->index, build->meta.max_norm, true);
+    ruhnsw_raise_bounds(build->index, build->meta.max_norm, writer.max_error, true);
     pfree(order);
     pfree(refs);
-    pfree(writer.node);
     pfree(writer.links);
 }

@@ -1,30 +1,47 @@
 /*
  * graph.c - the pages of an index as the graph that the engine's beam walks.
  *
- * Expanding a node takes two rounds. First its links are copied under a share lock, which is then
- * released. Then the vectors of those not yet visited are compared in place, page by page: links
- * that lie on one page are compared under one pin and lock. No pin or lock outlives a callback, and
- * at most one page is locked at any time.
+ * Expanding a node takes two rounds. First its links are copied. Then the cache lines of all
+ * neighbours that were not yet visited are asked for, and their distances computed one after the
+ * other, so that the memory serves many of them at once.
  *
- * Vanished nodes (page.h) are skipped; a node of the build's own pages never vanishes.
- *
- * Distances are computed straight from the page, so the vector of a page being changed must never
- * be seen half-written: writers hold the exclusive content lock, and a node's vector never changes.
+ * Pages are peeked at, without a pin or a lock (peek.h says how and what it costs). What a peek
+ * shows only leads the search:
+ *   - a neighbour's code never changes while anything links to it, so a peek at it is good unless
+ *     the buffer went to another page, which ruv_peek_end notices;
+ *   - links change in place, and are read with ruv_peek_stable;
+ *   - every number that comes out of a page is bounded before it is used as an address: a reference
+ *     to a block that is not there ends in an error, a slot that is empty is skipped;
+ *   - rows are read under a pin and a lock, with all checks.
+ * Whatever does not look as it should in a peek is read again under a pin, and only then reported
+ * as damage. No pin or lock outlives a callback, and at most one page is locked at any time.
  */
 #include "ruhnsw/ruhnsw.h"
 
+#include <math.h>
+
 #include "miscadmin.h"
+
+/* Bytes of a code that are asked for ahead; the processor's own prefetcher sees to the rest. */
+#define PREFETCH_BYTES 1024
+
+/* Relative error of distances in single precision, generously. */
+#define ROUNDING 1e-5
 
 static rv_status graph_expand(void *ctx, rv_node node, int level, rv_visited *visited,
                               rv_neighbour *out, uint32_t capacity, uint32_t *count);
 static rv_status graph_distance(void *ctx, rv_node node, float *distance, uint32_t *flags);
+static void graph_prefetch(void *ctx, rv_node ref);
 
 void
 ruhnsw_graph_refresh(RuhnswGraph *graph)
 {
+    ruv_reader_refresh(&graph->reader);
     ruhnsw_read_meta(graph->index, &graph->meta);
+    ruhnsw_geometry(&graph->meta, &graph->geometry);
     graph->metric = (rv_metric)graph->meta.metric;
     graph->unit = graph->metric == RV_METRIC_COSINE;
+    graph->measure = ruhnsw_choose_measure(graph->geometry.storage, graph->metric);
     graph->entry_vanished = false;
 }
 
@@ -33,20 +50,25 @@ ruhnsw_graph_open(RuhnswGraph *graph, Relation index)
 {
     memset(graph, 0, sizeof(*graph));
     graph->index = index;
+    ruv_reader_open(&graph->reader, index);
     ruhnsw_graph_refresh(graph);
     graph->graph.ctx = graph;
     graph->graph.expand = graph_expand;
     graph->graph.distance = graph_distance;
-    graph->graph.max_degree = ruhnsw_level_limit(graph->meta.m, 0);
+    graph->graph.prefetch = graph_prefetch;
+    graph->graph.max_degree = ruhnsw_level_limit(graph->meta.m, 0) + graph->meta.learned;
+    graph->vector = palloc(sizeof(float) * graph->meta.dim);
     graph->links = palloc(sizeof(uint64) * graph->graph.max_degree);
     graph->waiting = palloc(sizeof(uint64) * graph->graph.max_degree);
 }
 
 bool
-ruhnsw_ref_in_file(Relation index, uint64 ref)
+ruhnsw_ref_in_file(const RuhnswGraph *graph, uint64 ref)
 {
-    return ruhnsw_ref_block(ref) >= RUHNSW_FIRST_BLOCK &&
-           ruhnsw_ref_block(ref) < RelationGetNumberOfBlocks(index);
+    return ruhnsw_ref_block(ref) >= RUHNSW_FIRST_BLOCK && ruhnsw_ref_offset(ref) >= 1 &&
+           ruhnsw_ref_offset(ref) <= graph->geometry.slots &&
+           (ruhnsw_ref_block(ref) < graph->reader.hints->blocks ||
+            ruhnsw_ref_block(ref) < RelationGetNumberOfBlocks(graph->index));
 }
 
 float
@@ -56,76 +78,258 @@ ruhnsw_distance(const RuhnswGraph *graph, const float *a, const float *b)
                        : rv_raw_distance(graph->metric, a, b, graph->meta.dim);
 }
 
-static Buffer
-read_page(RuhnswGraph *graph, BlockNumber block)
+static void
+no_such_block(const RuhnswGraph *graph, BlockNumber block)
 {
-    graph->pages++;
-    return ruhnsw_read_for_search(graph->index, block);
+    ruhnsw_corrupt(graph->index, block, "the block is not there, although something refers to it");
+}
+
+/* Pins, locks and checks the page of a reference. */
+static Page
+lock_page(RuhnswGraph *graph, BlockNumber block, RuvPeek *peek)
+{
+    Page page = ruv_peek_pinned(&graph->reader, block, peek);
+
+    if (page == NULL)
+        no_such_block(graph, block);
+    ruhnsw_check_frame(graph->index, page, block);
+    return page;
+}
+
+/* ---- links ---- */
+
+/* What a node says about its links. */
+typedef struct LinkSource {
+    int level; /* of the node */
+    uint64 upper;
+    uint16 flags;
+    int count; /* links copied; -1: the node vanished; -2: a peek showed what cannot be */
+} LinkSource;
+
+static void
+copy_numbers(const RuhnswGraph *graph, const uint32 *numbers, int count, uint64 *out)
+{
+    for (int i = 0; i < count; i++)
+        out[i] = ruhnsw_number_ref(&graph->geometry, numbers[i]);
 }
 
 static int
-copy_links(const RuhnswLinks *links, int m, int level, uint64 *out)
+copy_learned(const RuhnswGraph *graph, const RuhnswNode *node, uint64 *out)
 {
-    int count = links->counts[level];
+    const uint32 *learned = ruhnsw_learned_links(&graph->geometry, node);
+    int count = 0;
 
-    memcpy(out, links->links + ruhnsw_level_start(m, level), sizeof(uint64) * count);
+    for (int i = 0; i < graph->geometry.learned; i++)
+        if (learned[i] != RUHNSW_NO_LINK)
+            out[count++] = ruhnsw_number_ref(&graph->geometry, learned[i]);
     return count;
+}
+
+/* Copies from a slot that may change under our eyes. */
+static void
+copy_base(const RuhnswGraph *graph, const RuhnswNode *node, int level, bool learned, uint64 *out,
+          LinkSource *source)
+{
+    RuhnswNode head = *node;
+
+    source->flags = head.flags;
+    source->level = head.level;
+    source->count = 0;
+    source->upper = 0;
+    if (!(head.flags & RUHNSW_NODE_USED) || level > head.level) {
+        source->count = -1;
+    } else if (head.link_count > ruhnsw_level_limit(graph->meta.m, 0)) {
+        source->count = -2;
+    } else if (level > 0) {
+        source->upper = ruhnsw_tail(&graph->geometry, node)->upper;
+    } else {
+        source->count = head.link_count;
+        copy_numbers(graph, ruhnsw_base_links(&graph->geometry, node), head.link_count, out);
+        if (learned)
+            source->count += copy_learned(graph, node, out + head.link_count);
+    }
+}
+
+static LinkSource
+load_base(RuhnswGraph *graph, uint64 ref, int level, bool learned, uint64 *out)
+{
+    BlockNumber block = ruhnsw_ref_block(ref);
+    uint32 start = ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref));
+    LinkSource source = {.count = -1};
+    RuvPeek peek;
+    Page page = ruv_peek_stable(&graph->reader, block, &peek);
+
+    if (page == NULL)
+        no_such_block(graph, block);
+    copy_base(graph, (RuhnswNode *)((char *)page + start), level, learned, out, &source);
+    if (ruv_peek_stable_end(&graph->reader, &peek) && source.count >= 0)
+        return source;
+
+    /* A change in the middle, or something odd: with all checks. */
+    page = lock_page(graph, block, &peek);
+    source.count = -1;
+    if (ruhnsw_get_node(graph->index, &graph->geometry, page, ref))
+        copy_base(graph, (RuhnswNode *)((char *)page + start), level, learned, out, &source);
+    ruv_peek_end(&graph->reader, &peek);
+    return source;
+}
+
+/* Copies a level's links from a SIDE page that may change under our eyes; -1: not as it should be.
+ */
+static int
+copy_upper(const RuhnswGraph *graph, Page page, uint64 position, uint64 owner, int level,
+           uint64 *out)
+{
+    OffsetNumber offset = ruhnsw_ref_offset(position);
+    ItemIdData id;
+    const RuhnswLinks *links;
+    int count;
+
+    if (offset < 1 || offset > MaxOffsetNumber)
+        return -1;
+    id = *PageGetItemId(page, offset);
+    if (!ItemIdIsNormal(&id) || id.lp_off % MAXIMUM_ALIGNOF != 0 ||
+        id.lp_len < ruhnsw_links_size(graph->meta.m, level) || id.lp_off + id.lp_len > BLCKSZ)
+        return -1;
+    links = (const RuhnswLinks *)((char *)page + id.lp_off);
+    count = links->counts[level];
+    if (links->type != RUHNSW_TUPLE_LINKS || links->owner != owner || count > graph->meta.m ||
+        level > links->level)
+        return -1;
+    copy_numbers(graph, links->links + ruhnsw_level_start(graph->meta.m, level), count, out);
+    return count;
+}
+
+static int
+load_upper(RuhnswGraph *graph, uint64 ref, uint64 position, int level, uint64 *out)
+{
+    BlockNumber block = ruhnsw_ref_block(position);
+    int count;
+    RuvPeek peek;
+    RuhnswLinks *links;
+    Page page = ruv_peek_stable(&graph->reader, block, &peek);
+
+    if (page == NULL)
+        no_such_block(graph, block);
+    count = copy_upper(graph, page, position, ref, level, out);
+    if (ruv_peek_stable_end(&graph->reader, &peek) && count >= 0)
+        return count;
+
+    page = lock_page(graph, block, &peek);
+    links = ruhnsw_get_links(graph->index, page, position, ref, graph->meta.m);
+    count =
+        links && level <= links->level ? copy_upper(graph, page, position, ref, level, out) : -1;
+    ruv_peek_end(&graph->reader, &peek);
+    return count;
+}
+
+/* Links at a level, learned ones on layer 0 if asked for. */
+static int
+load_links(RuhnswGraph *graph, uint64 ref, int level, bool learned, uint64 *out, uint64 *position,
+           uint16 *node_flags)
+{
+    LinkSource source = load_base(graph, ref, level, learned, out);
+
+    if (source.count < 0)
+        return -1;
+    if (position)
+        *position = level > 0 ? source.upper : ref;
+    if (node_flags)
+        *node_flags = source.flags;
+    return level > 0 ? load_upper(graph, ref, source.upper, level, out) : source.count;
 }
 
 int
-ruhnsw_load_links(RuhnswGraph *graph, uint64 ref, int level, uint64 *out, ItemPointer where,
+ruhnsw_load_links(RuhnswGraph *graph, uint64 ref, int level, uint64 *links, uint64 *position,
                   uint16 *node_flags)
 {
-    int m = graph->meta.m;
-    Buffer buffer = read_page(graph, ruhnsw_ref_block(ref));
-    RuhnswNode *node = ruhnsw_get_node(graph->index, BufferGetPage(buffer), ref, graph->meta.dim);
-    RuhnswLinks *links;
-    ItemPointerData position;
-    int count = -1;
+    return load_links(graph, ref, level, false, links, position, node_flags);
+}
 
-    if (node == NULL) {
-        UnlockReleaseBuffer(buffer);
-        return -1;
-    }
-    position = node->links;
-    if (where)
-        *where = position;
-    if (node_flags)
-        *node_flags = node->flags;
-    if (level > node->level) {
-        UnlockReleaseBuffer(buffer);
-        return -1;
-    }
-    if (ItemPointerGetBlockNumber(&position) != ruhnsw_ref_block(ref)) {
-        UnlockReleaseBuffer(buffer);
-        buffer = read_page(graph, ItemPointerGetBlockNumber(&position));
-    }
-    links = ruhnsw_get_links(graph->index, BufferGetPage(buffer), &position, ref, m);
-    if (links && level <= links->level)
-        count = copy_links(links, m, level, out);
-    else if (ItemPointerGetBlockNumber(&position) == ruhnsw_ref_block(ref))
-        ruhnsw_corrupt(graph->index, ruhnsw_ref_block(ref),
-                       "the links of the node at offset %u are missing", ruhnsw_ref_offset(ref));
-    UnlockReleaseBuffer(buffer);
+int
+ruhnsw_load_learned(RuhnswGraph *graph, uint64 ref, uint64 *links)
+{
+    BlockNumber block = ruhnsw_ref_block(ref);
+    RuvPeek peek;
+    Page page = lock_page(graph, block, &peek);
+    RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
+    int count = node ? copy_learned(graph, node, links) : -1;
+
+    ruv_peek_end(&graph->reader, &peek);
     return count;
 }
+
+/* ---- nodes ---- */
 
 bool
 ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level)
 {
-    Buffer buffer = read_page(graph, ruhnsw_ref_block(ref));
-    RuhnswNode *node = ruhnsw_get_node(graph->index, BufferGetPage(buffer), ref, graph->meta.dim);
+    RuvPeek peek;
+    Page page = lock_page(graph, ruhnsw_ref_block(ref), &peek);
+    RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
 
     if (node) {
         if (out)
-            memcpy(out, node->vector, sizeof(float) * graph->meta.dim);
+            ruhnsw_decode(&graph->geometry, node, out);
         if (flags)
             *flags = node->flags;
         if (level)
             *level = node->level;
     }
-    UnlockReleaseBuffer(buffer);
+    ruv_peek_end(&graph->reader, &peek);
     return node != NULL;
+}
+
+/* The distance of the query to the node as exactly as it is stored. */
+static float
+exact_distance(const RuhnswGraph *graph, const RuhnswNode *node)
+{
+    if (!ruhnsw_has_rest(graph->geometry.storage))
+        return graph->measure(&graph->geometry, graph->query, node);
+    ruhnsw_decode(&graph->geometry, node, graph->vector);
+    return ruhnsw_distance(graph, graph->query, graph->vector);
+}
+
+bool
+ruhnsw_load_result(RuhnswGraph *graph, uint64 ref, RuhnswResult *result)
+{
+    RuvPeek peek;
+    Page page = lock_page(graph, ruhnsw_ref_block(ref), &peek);
+    RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
+    bool live = node && !(node->flags & RUHNSW_NODE_DEAD);
+
+    if (live) {
+        RuhnswTail *tail = ruhnsw_tail(&graph->geometry, node);
+
+        result->node = ref;
+        result->distance = exact_distance(graph, node);
+        result->position = tail->more ? tail->more : RUHNSW_ROWS_END;
+        result->tid_count = node->tid_count;
+        memcpy(result->tids, tail->tids, sizeof(ItemPointerData) * node->tid_count);
+    }
+    ruv_peek_end(&graph->reader, &peek);
+    return live;
+}
+
+float
+ruhnsw_lower_bound(const RuhnswGraph *graph, float query_norm, float distance)
+{
+    double error = graph->meta.max_error;
+    double rounding;
+
+    if (!ruhnsw_has_rest(graph->geometry.storage))
+        return distance;
+    switch (graph->metric) {
+        case RV_METRIC_L2:
+            error = sqrt(distance) * (1 - ROUNDING) - error;
+            return error > 0 ? (float)(error * error) : 0.0f;
+        case RV_METRIC_L1:
+            return (float)(distance * (1 - ROUNDING) - sqrt(graph->meta.dim) * error);
+        default:
+            /* |q.x - q.c| <= |q| |x - c| */
+            rounding = ROUNDING * query_norm * graph->meta.max_norm;
+            return (float)(distance - query_norm * error - rounding);
+    }
 }
 
 int
@@ -133,16 +337,18 @@ ruhnsw_next_rows(RuhnswGraph *graph, uint64 ref, uint64 *position, ItemPointerDa
 {
     uint64 next = 0;
     int count = 0;
-    Buffer buffer = read_page(graph, ruhnsw_ref_block(*position ? *position : ref));
-    Page page = BufferGetPage(buffer);
+    RuvPeek peek;
+    Page page = lock_page(graph, ruhnsw_ref_block(*position ? *position : ref), &peek);
 
     if (*position == 0) {
-        RuhnswNode *node = ruhnsw_get_node(graph->index, page, ref, graph->meta.dim);
+        RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
 
         if (node && !(node->flags & RUHNSW_NODE_DEAD)) {
+            RuhnswTail *tail = ruhnsw_tail(&graph->geometry, node);
+
             count = node->tid_count;
-            next = node->more;
-            memcpy(tids, node->tids, sizeof(ItemPointerData) * count);
+            next = tail->more;
+            memcpy(tids, tail->tids, sizeof(ItemPointerData) * count);
         }
     } else {
         RuhnswRows *rows = ruhnsw_get_rows(graph->index, page, *position, ref);
@@ -153,43 +359,47 @@ ruhnsw_next_rows(RuhnswGraph *graph, uint64 ref, uint64 *position, ItemPointerDa
             memcpy(tids, rows->tids, sizeof(ItemPointerData) * count);
         }
     }
-    UnlockReleaseBuffer(buffer);
+    ruv_peek_end(&graph->reader, &peek);
     *position = next ? next : RUHNSW_ROWS_END;
     return count;
 }
 
-static inline bool
-compare_node(RuhnswGraph *graph, Page page, uint64 ref, rv_neighbour *out)
-{
-    RuhnswNode *node = ruhnsw_get_node(graph->index, page, ref, graph->meta.dim);
+/* ---- the beam's callbacks ---- */
 
-    if (node == NULL)
-        return false;
+/* Peeks at one node and compares it with the query; false when it vanished. */
+static bool
+compare(RuhnswGraph *graph, uint64 ref, rv_neighbour *out)
+{
+    BlockNumber block = ruhnsw_ref_block(ref);
+    uint32 start = ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref));
+    RuvPeek peek;
+    Page page = ruv_glance(&graph->reader, block, &peek);
+    uint8 flags;
+
+    do {
+        RuhnswNode *node = (RuhnswNode *)((char *)page + start);
+
+        if (page == NULL)
+            no_such_block(graph, block);
+        flags = node->flags;
+        out->distance = graph->measure(&graph->geometry, graph->query, node);
+    } while (!ruv_glance_end(&graph->reader, &peek) &&
+             ((page = ruv_peek_pinned(&graph->reader, block, &peek)), true));
     out->node = ref;
-    out->distance = ruhnsw_distance(graph, graph->query, node->vector);
-    out->flags = node->flags & RUHNSW_NODE_DEAD ? RV_NEIGHBOUR_DEAD : 0;
-    return true;
+    out->flags = flags & RUHNSW_NODE_DEAD ? RV_NEIGHBOUR_DEAD : 0;
+    return (flags & RUHNSW_NODE_USED) != 0;
 }
 
-/* Compares every waiting reference that lies on the page of the first one; the rest stays. */
-static int
-compare_page(RuhnswGraph *graph, int waiting, rv_neighbour *out, uint32_t *count)
+/* Asks for what an expansion of the node will read first. */
+static void
+graph_prefetch(void *ctx, rv_node ref)
 {
-    BlockNumber block = ruhnsw_ref_block(graph->waiting[0]);
-    Buffer buffer = read_page(graph, block);
-    Page page = BufferGetPage(buffer);
-    int left = 0;
+    const RuhnswGraph *graph = ctx;
 
-    for (int i = 0; i < waiting; i++) {
-        uint64 ref = graph->waiting[i];
-
-        if (ruhnsw_ref_block(ref) != block)
-            graph->waiting[left++] = ref;
-        else if (compare_node(graph, page, ref, &out[*count]))
-            (*count)++;
-    }
-    UnlockReleaseBuffer(buffer);
-    return left;
+    ruv_prefetch(&graph->reader, ruhnsw_ref_block(ref),
+                 ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)) +
+                     graph->geometry.links,
+                 graph->geometry.lower - graph->geometry.links);
 }
 
 static rv_status
@@ -197,18 +407,36 @@ graph_expand(void *ctx, rv_node node, int level, rv_visited *visited, rv_neighbo
              uint32_t capacity, uint32_t *count)
 {
     RuhnswGraph *graph = ctx;
+    uint32 bytes = Min(sizeof(RuhnswNode) + graph->geometry.code_size, PREFETCH_BYTES);
     int link_count;
     int waiting = 0;
+    int found = 0;
+    int nearest = 0;
 
     CHECK_FOR_INTERRUPTS();
-    *count = 0;
-    link_count = ruhnsw_load_links(graph, node, level, graph->links, NULL, NULL);
-    for (int i = 0; i < link_count; i++)
-        if (rv_visited_add(visited, graph->links[i]))
-            graph->waiting[waiting++] = graph->links[i];
+    ruv_reader_refresh(&graph->reader);
+    link_count = load_links(graph, node, level, true, graph->links, NULL, NULL);
+    for (int i = 0; i < link_count; i++) {
+        uint64 ref = graph->links[i];
+
+        if (!rv_visited_add(visited, ref))
+            continue;
+        graph->waiting[waiting++] = ref;
+        ruv_prefetch(&graph->reader, ruhnsw_ref_block(ref),
+                     ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)), bytes);
+    }
     Assert(waiting <= (int)capacity);
-    while (waiting > 0)
-        waiting = compare_page(graph, waiting, out, count);
+    for (int i = 0; i < waiting; i++) {
+        if (!compare(graph, graph->waiting[i], &out[found]))
+            continue;
+        if (out[found].distance < out[nearest].distance)
+            nearest = found;
+        found++;
+    }
+    /* Often the next one to be expanded. */
+    if (found > 0)
+        graph_prefetch(graph, out[nearest].node);
+    *count = found;
     return RV_OK;
 }
 
@@ -216,12 +444,10 @@ static rv_status
 graph_distance(void *ctx, rv_node node, float *distance, uint32_t *flags)
 {
     RuhnswGraph *graph = ctx;
-    Buffer buffer = read_page(graph, ruhnsw_ref_block(node));
     rv_neighbour neighbour;
-    bool found = compare_node(graph, BufferGetPage(buffer), node, &neighbour);
 
-    UnlockReleaseBuffer(buffer);
-    if (!found) {
+    ruv_reader_refresh(&graph->reader);
+    if (!compare(graph, node, &neighbour)) {
         if (node == graph->meta.entry)
             graph->entry_vanished = true;
         return RV_ERR_NOTFOUND;

@@ -2,8 +2,8 @@
  * handler.c - the access method's entry point, its storage parameters, and the support functions
  * of its operator classes.
  *
- * m is fixed by the build (the meta page has it); ef_construction and adaptive_search take effect
- * at once when ALTER INDEX ... SET changes them.
+ * m, storage and learned_links are fixed by the build (the meta page has them): ALTER INDEX ... SET
+ * changes them for the next REINDEX. ef_construction and adaptive_search take effect at once.
  */
 #include "ruhnsw/ruhnsw.h"
 
@@ -12,6 +12,12 @@
 #include "commands/vacuum.h"
 #include "utils/index_selfuncs.h"
 #include "utils/selfuncs.h"
+
+static relopt_enum_elt_def storage_names[] = {
+    {"auto", RUHNSW_STORAGE_AUTO},       {"float32", RUHNSW_STORAGE_FLOAT32},
+    {"fixed24", RUHNSW_STORAGE_FIXED24}, {"float16", RUHNSW_STORAGE_FLOAT16},
+    {"int8", RUHNSW_STORAGE_INT8},       {NULL, 0},
+};
 
 static relopt_kind option_kind;
 static bool options_defined = false;
@@ -28,6 +34,14 @@ define_options(void)
                       "Candidates that are looked at for the links of a new node.",
                       RUHNSW_DEFAULT_EF_CONSTRUCTION, RUHNSW_MIN_EF_CONSTRUCTION,
                       RUHNSW_MAX_EF_CONSTRUCTION, ShareUpdateExclusiveLock);
+    add_enum_reloption(option_kind, "storage", "How the index keeps vectors.", storage_names,
+                       RUHNSW_STORAGE_AUTO,
+                       "Valid values are \"auto\", \"float32\", \"fixed24\", \"float16\" and "
+                       "\"int8\".",
+                       AccessExclusiveLock);
+    add_int_reloption(option_kind, "learned_links",
+                      "Links that a node has room for beside those of the graph.",
+                      RUHNSW_DEFAULT_LEARNED, 0, RUHNSW_MAX_LEARNED, AccessExclusiveLock);
     add_bool_reloption(option_kind, "adaptive_search",
                        "Search this index with what was learned about it.", true,
                        ShareUpdateExclusiveLock);
@@ -40,6 +54,8 @@ ruhnsw_options(Datum reloptions, bool validate)
     static const relopt_parse_elt table[] = {
         {"m", RELOPT_TYPE_INT, offsetof(RuhnswOptions, m)},
         {"ef_construction", RELOPT_TYPE_INT, offsetof(RuhnswOptions, ef_construction)},
+        {"storage", RELOPT_TYPE_ENUM, offsetof(RuhnswOptions, storage)},
+        {"learned_links", RELOPT_TYPE_INT, offsetof(RuhnswOptions, learned_links)},
         {"adaptive_search", RELOPT_TYPE_BOOL, offsetof(RuhnswOptions, adaptive_search)},
     };
     RuhnswOptions *options = build_reloptions(reloptions, validate, option_kind,
@@ -67,6 +83,31 @@ ruhnsw_option_ef_construction(Relation index)
     RuhnswOptions *options = (RuhnswOptions *)index->rd_options;
 
     return options ? options->ef_construction : RUHNSW_DEFAULT_EF_CONSTRUCTION;
+}
+
+RuhnswStorage
+ruhnsw_option_storage(Relation index)
+{
+    RuhnswOptions *options = (RuhnswOptions *)index->rd_options;
+
+    return options ? (RuhnswStorage)options->storage : RUHNSW_STORAGE_AUTO;
+}
+
+const char *
+ruhnsw_storage_name(RuhnswStorage storage)
+{
+    for (relopt_enum_elt_def *name = storage_names; name->string_val; name++)
+        if (name->symbol_val == (int)storage)
+            return name->string_val;
+    return "unknown";
+}
+
+int
+ruhnsw_option_learned(Relation index)
+{
+    RuhnswOptions *options = (RuhnswOptions *)index->rd_options;
+
+    return options ? options->learned_links : RUHNSW_DEFAULT_LEARNED;
 }
 
 bool

@@ -1,14 +1,14 @@
 /*
  * insert.c - adding one row.
  *
- * A row whose vector is already there joins its node. Otherwise: find the
+ * A row whose vector, as it is stored, is already there joins its node. Otherwise: find the
  * neighbours by a search, write the new node with its links, then let the neighbours link back.
  * Until the first neighbour does, nobody can see the node. Should the insert fail half way, the row
  * is not visible to anyone, and vacuum removes the node with it.
  *
  * Locks (see ruhnsw.h for the heavyweight ones): every page is locked by itself, except that a
- * node whose links or further rows need another page is written under both locks: a NODES page,
- * then a SIDE page, which is not waited for when it might be any page of the file. The entry point
+ * node with upper levels or further rows is written under both locks: a NODES page, then a SIDE
+ * page, which is not waited for when it might be any page of the file. The entry point
  * changes under the exclusive heavyweight lock, after the new entry node is linked.
  *
  * Where nodes go: the page this backend used last, a page with room by the free space map (vacuum
@@ -28,16 +28,20 @@
 
 /* ---- pages ---- */
 
-/* A block if it can take items of these sizes: exclusively locked, or InvalidBuffer. wait = false:
- * only if its lock is free. *room gets what the free space map should know, 0 for another kind. */
+/* The free space map knows pages with an empty slot from pages without. */
+#define ROOM_NEEDED (BLCKSZ / 2)
+#define ROOM_OF_SLOT (BLCKSZ - 1)
+
+/* A block if it can take the item: exclusively locked, or InvalidBuffer. wait = false: only if its
+ * lock is free. NODES take a slot, SIDE pages an item of a size. */
 static Buffer
-try_block(Relation index, BlockNumber block, RuhnswPageKind kind, Size size1, Size size2, bool wait,
-          Size *room)
+try_block(Relation index, BlockNumber block, RuhnswPageKind kind, const RuhnswGeometry *geometry,
+          Size size, bool wait)
 {
     Buffer buffer = ReadBuffer(index, block);
     Page page = BufferGetPage(buffer);
+    bool fits;
 
-    *room = 0;
     if (wait)
         LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
     else if (!ConditionalLockBuffer(buffer)) {
@@ -46,32 +50,31 @@ try_block(Relation index, BlockNumber block, RuhnswPageKind kind, Size size1, Si
     }
     if (PageIsNew(page))
         return buffer;
-    if (ruhnsw_trailer(page)->kind == kind) {
-        *room = PageGetExactFreeSpace(page);
-        if (ruhnsw_page_fits(page, size1, size2))
-            return buffer;
-    }
+    ruhnsw_check_frame(index, page, block);
+    fits = ruhnsw_trailer(page)->kind == kind &&
+           (kind == RUHNSW_PAGE_NODES ? ruhnsw_free_slot(geometry, page) != InvalidOffsetNumber
+                                      : ruhnsw_page_fits(page, size));
+    if (fits)
+        return buffer;
     UnlockReleaseBuffer(buffer);
     return InvalidBuffer;
 }
 
 static Buffer
-try_free_space_map(Relation index, Size size1, Size size2)
+try_free_space_map(Relation index, const RuhnswGeometry *geometry)
 {
-    Size need = MAXALIGN(size1) + MAXALIGN(size2) + 2 * sizeof(ItemIdData);
-    BlockNumber block = GetPageWithFreeSpace(index, need);
+    BlockNumber block = GetPageWithFreeSpace(index, ROOM_NEEDED);
 
     for (int i = 0; i < FREE_SPACE_ATTEMPTS; i++) {
         Buffer buffer;
-        Size room;
 
         if (block == InvalidBlockNumber || block == RUHNSW_META_BLOCK ||
             block >= RelationGetNumberOfBlocks(index))
             return InvalidBuffer;
-        buffer = try_block(index, block, RUHNSW_PAGE_NODES, size1, size2, true, &room);
+        buffer = try_block(index, block, RUHNSW_PAGE_NODES, geometry, 0, true);
         if (BufferIsValid(buffer))
             return buffer;
-        block = RecordAndGetPageWithFreeSpace(index, block, room, need);
+        block = RecordAndGetPageWithFreeSpace(index, block, 0, ROOM_NEEDED);
     }
     return InvalidBuffer;
 }
@@ -90,22 +93,21 @@ new_page(Relation index)
     }
 }
 
-/* An exclusively locked NODES page, or one of zeros, with room for the items. */
+/* An exclusively locked NODES page, or one of zeros, with an empty slot. */
 static Buffer
-find_nodes_page(Relation index, Size size1, Size size2)
+find_nodes_page(Relation index, const RuhnswGeometry *geometry)
 {
     BlockNumber block = RelationGetTargetBlock(index);
     Buffer buffer = InvalidBuffer;
-    Size room;
 
     if (block != InvalidBlockNumber && block < RelationGetNumberOfBlocks(index))
-        buffer = try_block(index, block, RUHNSW_PAGE_NODES, size1, size2, true, &room);
+        buffer = try_block(index, block, RUHNSW_PAGE_NODES, geometry, 0, true);
     if (!BufferIsValid(buffer))
-        buffer = try_free_space_map(index, size1, size2);
+        buffer = try_free_space_map(index, geometry);
     if (!BufferIsValid(buffer)) {
         block = RelationGetNumberOfBlocks(index) - 1;
         if (block != RUHNSW_META_BLOCK)
-            buffer = try_block(index, block, RUHNSW_PAGE_NODES, size1, size2, true, &room);
+            buffer = try_block(index, block, RUHNSW_PAGE_NODES, geometry, 0, true);
     }
     return BufferIsValid(buffer) ? buffer : new_page(index);
 }
@@ -118,10 +120,9 @@ find_side_page(RuhnswWriter *writer, Size size, BlockNumber node_block)
     Relation index = writer->graph.index;
     BlockNumber block = (BlockNumber)writer->graph.meta.side_block;
     Buffer buffer = InvalidBuffer;
-    Size room;
 
     if (block != RUHNSW_META_BLOCK && block != node_block)
-        buffer = try_block(index, block, RUHNSW_PAGE_SIDE, size, 0, false, &room);
+        buffer = try_block(index, block, RUHNSW_PAGE_SIDE, &writer->graph.geometry, size, false);
     return BufferIsValid(buffer) ? buffer : new_page(index);
 }
 
@@ -145,44 +146,54 @@ change_page(RuhnswChange *change, Buffer buffer, RuhnswPageKind kind)
     return page;
 }
 
-/* Writes writer->node and writer->links, completing the references between them. */
+/* Links name nodes in 32 bits. */
+static void
+check_number(const RuhnswGeometry *geometry, Relation index, uint64 ref)
+{
+    if (ruhnsw_ref_number(geometry, ref) >= RUHNSW_NO_LINK)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("index \"%s\" cannot have more than %u nodes",
+                               RelationGetRelationName(index), RUHNSW_NO_LINK),
+                        errhint("Partition the table.")));
+}
+
+/* Writes writer->node, and writer->links if it has upper levels, completing the references between
+ * them. */
 static uint64
 place_node(RuhnswWriter *writer)
 {
     Relation index = writer->graph.index;
-    const RuhnswMetaData *meta = &writer->graph.meta;
+    const RuhnswGeometry *geometry = &writer->graph.geometry;
     RuhnswNode *node = writer->node;
     RuhnswLinks *links = writer->links;
-    Size node_size = ruhnsw_node_size(meta->dim);
-    Size links_size = ruhnsw_links_size(meta->m, node->level);
-    bool apart = ruhnsw_links_apart(meta->dim, meta->m, node->level);
-    Buffer node_buffer = find_nodes_page(index, node_size, apart ? 0 : links_size);
+    bool upper = node->level > 0;
+    Size links_size = upper ? ruhnsw_links_size(geometry->m, node->level) : 0;
+    Buffer node_buffer = find_nodes_page(index, geometry);
     BlockNumber node_block = BufferGetBlockNumber(node_buffer);
-    Buffer links_buffer = apart ? find_side_page(writer, links_size, node_block) : node_buffer;
-    BlockNumber links_block = BufferGetBlockNumber(links_buffer);
-    OffsetNumber node_offset;
-    OffsetNumber links_offset;
+    Buffer links_buffer = upper ? find_side_page(writer, links_size, node_block) : InvalidBuffer;
+    BlockNumber links_block = upper ? BufferGetBlockNumber(links_buffer) : InvalidBlockNumber;
+    Page page = BufferGetPage(node_buffer);
+    OffsetNumber slot = PageIsNew(page) ? 1 : ruhnsw_free_slot(geometry, page);
+    uint64 ref = ruhnsw_ref(node_block, slot);
     RuhnswChange change;
-    Page node_page;
-    Page links_page;
-    uint64 ref;
 
+    check_number(geometry, index, ref);
     ruhnsw_change_begin(&change, index, writer->building);
-    node_page = change_page(&change, node_buffer, RUHNSW_PAGE_NODES);
-    links_page = apart ? change_page(&change, links_buffer, RUHNSW_PAGE_SIDE) : node_page;
-    node_offset = ruhnsw_next_offset(node_page, InvalidOffsetNumber);
-    links_offset = ruhnsw_next_offset(links_page, apart ? InvalidOffsetNumber : node_offset);
-    node->generation = ruhnsw_trailer(node_page)->generation;
-    ItemPointerSet(&node->links, links_block, links_offset);
-    ref = ruhnsw_ref(node->generation, node_block, node_offset);
-    links->owner = ref;
-    ruhnsw_put_item(index, node_page, node_offset, node, node_size);
-    ruhnsw_put_item(index, links_page, links_offset, links, links_size);
+    page = change_page(&change, node_buffer, RUHNSW_PAGE_NODES);
+    if (upper) {
+        Page side = change_page(&change, links_buffer, RUHNSW_PAGE_SIDE);
+        OffsetNumber offset = ruhnsw_next_offset(side);
+
+        links->owner = ref;
+        ruhnsw_tail(geometry, node)->upper = ruhnsw_position(links_block, offset);
+        ruhnsw_put_item(index, side, offset, links, links_size);
+    }
+    memcpy(ruhnsw_use_slot(geometry, page, slot), node, geometry->slot_size);
     ruhnsw_change_commit(&change);
-    if (apart)
+    if (upper)
         UnlockReleaseBuffer(links_buffer);
     UnlockReleaseBuffer(node_buffer);
-    if (apart)
+    if (upper)
         remember_side_page(writer, links_block);
     RelationSetTargetBlock(index, node_block);
     return ref;
@@ -231,6 +242,7 @@ static BlockNumber
 lengthen_chain(RuhnswWriter *writer, Buffer node_buffer, uint64 ref, ItemPointer tid)
 {
     Relation index = writer->graph.index;
+    const RuhnswGeometry *geometry = &writer->graph.geometry;
     Buffer side_buffer =
         find_side_page(writer, sizeof(RuhnswRows), BufferGetBlockNumber(node_buffer));
     BlockNumber block = BufferGetBlockNumber(side_buffer);
@@ -241,14 +253,13 @@ lengthen_chain(RuhnswWriter *writer, Buffer node_buffer, uint64 ref, ItemPointer
     OffsetNumber offset;
 
     ruhnsw_change_begin(&change, index, writer->building);
-    node = ruhnsw_get_node(index, ruhnsw_change_page(&change, node_buffer), ref,
-                           writer->graph.meta.dim);
+    node = ruhnsw_get_node(index, geometry, ruhnsw_change_page(&change, node_buffer), ref);
     page = change_page(&change, side_buffer, RUHNSW_PAGE_SIDE);
-    offset = ruhnsw_next_offset(page, InvalidOffsetNumber);
-    rows.next = node->more;
+    offset = ruhnsw_next_offset(page);
+    rows.next = ruhnsw_tail(geometry, node)->more;
     rows.tids[0] = *tid;
     ruhnsw_put_item(index, page, offset, &rows, sizeof(rows));
-    node->more = ruhnsw_position(block, offset);
+    ruhnsw_tail(geometry, node)->more = ruhnsw_position(block, offset);
     ruhnsw_change_commit(&change);
     UnlockReleaseBuffer(side_buffer);
     return block;
@@ -259,8 +270,9 @@ static bool
 join_node(RuhnswWriter *writer, uint64 ref, ItemPointer tid)
 {
     Relation index = writer->graph.index;
+    const RuhnswGeometry *geometry = &writer->graph.geometry;
     Buffer buffer = ruhnsw_read(index, ruhnsw_ref_block(ref), BUFFER_LOCK_EXCLUSIVE);
-    RuhnswNode *node = ruhnsw_get_node(index, BufferGetPage(buffer), ref, writer->graph.meta.dim);
+    RuhnswNode *node = ruhnsw_get_node(index, geometry, BufferGetPage(buffer), ref);
     BlockNumber side_block = InvalidBlockNumber;
 
     if (node == NULL || (node->flags & RUHNSW_NODE_DEAD)) {
@@ -271,11 +283,10 @@ join_node(RuhnswWriter *writer, uint64 ref, ItemPointer tid)
         RuhnswChange change;
 
         ruhnsw_change_begin(&change, index, writer->building);
-        node = ruhnsw_get_node(index, ruhnsw_change_page(&change, buffer), ref,
-                               writer->graph.meta.dim);
-        node->tids[node->tid_count++] = *tid;
+        node = ruhnsw_get_node(index, geometry, ruhnsw_change_page(&change, buffer), ref);
+        ruhnsw_tail(geometry, node)->tids[node->tid_count++] = *tid;
         ruhnsw_change_commit(&change);
-    } else if (!join_chain(writer, ref, node->more, tid)) {
+    } else if (!join_chain(writer, ref, ruhnsw_tail(geometry, node)->more, tid)) {
         side_block = lengthen_chain(writer, buffer, ref, tid);
     }
     UnlockReleaseBuffer(buffer);
@@ -284,47 +295,97 @@ join_node(RuhnswWriter *writer, uint64 ref, ItemPointer tid)
     return true;
 }
 
+/* Joins one of the candidates if it has the new vector's code. */
+static void
+join_equal(RuhnswWriter *writer, Addition *addition, int count)
+{
+    Size size = sizeof(float) * writer->graph.meta.dim;
+
+    ruhnsw_decode(&writer->graph.geometry, writer->node, writer->anchor);
+    for (int i = 0; i < count && !addition->joined; i++)
+        if (memcmp(writer->candidates[i].vector, writer->anchor, size) == 0)
+            addition->joined = join_node(writer, writer->candidates[i].node, addition->tid);
+}
+
 /* Chooses the new node's links at one level from what was found. */
 static void
 use_found(RuhnswWriter *writer, int level, uint32 found, void *arg)
 {
     Addition *addition = arg;
-    const RuhnswMetaData *meta = &writer->graph.meta;
-    RuhnswLinks *links = writer->links;
+    const RuhnswGeometry *geometry = &writer->graph.geometry;
+    uint32 *links = level > 0 ? writer->links->links + ruhnsw_level_start(geometry->m, level)
+                              : ruhnsw_base_links(geometry, writer->node);
     int count = 0;
 
     for (uint32 i = 0; i < found; i++)
         ruhnsw_add_candidate(writer, addition->vector, RUHNSW_NO_REF, writer->found[i].node,
                              &count);
-    for (int i = 0; level == 0 && i < count && !addition->joined; i++)
-        if (memcmp(writer->candidates[i].vector, addition->vector, sizeof(float) * meta->dim) == 0)
-            addition->joined = join_node(writer, writer->candidates[i].node, addition->tid);
+    if (level == 0)
+        join_equal(writer, addition, count);
     if (addition->joined)
         return;
-    count = rv_hnsw_select(writer->graph.metric, writer->graph.unit, meta->dim, writer->candidates,
-                           count, ruhnsw_level_limit(meta->m, level), NULL);
-    links->counts[level] = count;
+    count = rv_hnsw_select(writer->graph.metric, writer->graph.unit, geometry->dim,
+                           writer->candidates, count, ruhnsw_level_limit(geometry->m, level), NULL);
+    if (level > 0)
+        writer->links->counts[level] = count;
+    else
+        writer->node->link_count = count;
     for (int i = 0; i < count; i++)
-        links->links[ruhnsw_level_start(meta->m, level) + i] = writer->candidates[i].node;
+        links[i] = (uint32)ruhnsw_ref_number(geometry, writer->candidates[i].node);
 }
 
 /* Lets the chosen neighbours link back to the new node. */
 static void
 link_back(RuhnswWriter *writer, uint64 ref, int top)
 {
-    const RuhnswLinks *links = writer->links;
+    const RuhnswGeometry *geometry = &writer->graph.geometry;
     int accepted = 0;
 
-    for (int level = top; level >= 0; level--)
-        for (int i = 0; i < links->counts[level]; i++) {
-            uint64 other = links->links[ruhnsw_level_start(writer->graph.meta.m, level) + i];
+    for (int level = top; level >= 0; level--) {
+        int count = level > 0 ? writer->links->counts[level] : writer->node->link_count;
+        const uint32 *links = level > 0
+                                  ? writer->links->links + ruhnsw_level_start(geometry->m, level)
+                                  : ruhnsw_base_links(geometry, writer->node);
 
-            if (ruhnsw_link(writer, other, ref, level, false) && level == 0)
+        for (int i = 0; i < count; i++)
+            if (ruhnsw_link(writer, ruhnsw_number_ref(geometry, links[i]), ref, level, false) &&
+                level == 0)
                 accepted++;
-        }
+    }
     if (accepted == 0)
         ruhnsw_attach(writer, ref, true);
     ruhnsw_attach_dropped(writer);
+}
+
+/* Begins the slot and the links tuple of a new node, and raises the meta page's bounds for it. */
+static void
+make_node(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level)
+{
+    const RuhnswGeometry *geometry = &writer->graph.geometry;
+    RuhnswMetaData *meta = &writer->graph.meta;
+    RuhnswNode *node = writer->node;
+    float norm = nextafterf(rv_norm(vector, geometry->dim), INFINITY);
+    float error;
+
+    memset(node, 0, geometry->slot_size);
+    node->flags = RUHNSW_NODE_USED;
+    node->level = level;
+    node->tid_count = 1;
+    ruhnsw_encode(geometry, vector, node);
+    memset(ruhnsw_learned_links(geometry, node), 0xFF, sizeof(uint32) * geometry->learned);
+    ruhnsw_tail(geometry, node)->tids[0] = *tid;
+    if (level > 0) {
+        memset(writer->links, 0, ruhnsw_links_size(geometry->m, level));
+        writer->links->type = RUHNSW_TUPLE_LINKS;
+        writer->links->level = level;
+        writer->links->m = geometry->m;
+    }
+    error = ruhnsw_code_error(geometry, vector, node);
+    if (norm > meta->max_norm || error > meta->max_error) {
+        meta->max_norm = Max(meta->max_norm, norm);
+        meta->max_error = Max(meta->max_error, error);
+        ruhnsw_raise_bounds(writer->graph.index, meta->max_norm, meta->max_error, writer->building);
+    }
 }
 
 void
@@ -333,29 +394,16 @@ ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level
     const RuhnswMetaData *meta = &writer->graph.meta;
     Addition addition = {vector, tid, false};
     int top = Min(level, meta->entry_level);
-    RuhnswNode *node = writer->node;
-    const char *problem;
+    const char *problem = NULL;
     uint64 ref;
 
-    memset(writer->links, 0, ruhnsw_links_size(meta->m, level));
+    make_node(writer, vector, tid, level);
     if (top >= 0)
         ruhnsw_search_levels(writer, vector, top, use_found, &addition);
     if (addition.joined)
         return;
 
-    writer->links->type = RUHNSW_TUPLE_LINKS;
-    writer->links->level = level;
-    writer->links->m = meta->m;
-    memset(node, 0, offsetof(RuhnswNode, vector));
-    node->type = RUHNSW_TUPLE_NODE;
-    node->level = level;
-    node->tid_count = 1;
-    node->tids[0] = *tid;
-    node->dim = meta->dim;
-    ItemPointerSet(&node->links, RUHNSW_FIRST_BLOCK, FirstOffsetNumber);
-    memcpy(node->vector, vector, sizeof(float) * meta->dim);
-    problem = ruhnsw_check_node(node, ruhnsw_node_size(meta->dim), meta->dim, meta->m);
-    if (problem == NULL)
+    if (level > 0)
         problem = ruhnsw_check_links(writer->links, ruhnsw_links_size(meta->m, level), meta->m);
     if (problem)
         elog(ERROR, "%s", problem);
@@ -414,7 +462,6 @@ ruhnsw_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Rela
     LOCKMODE mode = ShareLock;
     RuhnswWriter *writer;
     RuhnswMetaData *meta;
-    float norm;
     int level;
 
     if (isnull[0])
@@ -434,9 +481,6 @@ ruhnsw_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Rela
         LockPage(index, RUHNSW_META_BLOCK, mode);
         ruhnsw_graph_refresh(&writer->graph);
     }
-    norm = nextafterf(rv_norm(writer->vector, meta->dim), INFINITY);
-    if (norm > meta->max_norm)
-        ruhnsw_raise_max_norm(index, norm, false);
     ruhnsw_add(writer, writer->vector, tid, level);
     UnlockPage(index, RUHNSW_META_BLOCK, mode);
     return false;

@@ -3,10 +3,10 @@
  * reachability have in common.
  *
  * Changing a node's links is optimistic. The list is read and the lock released; the new list is
- * chosen at leisure, reading other pages one at a time; then the links page is locked exclusively,
- * the list compared with what was read, and replaced if it is still the same, else everything is
- * done again. So no content lock is held while another page is read, and a stale list never
- * overwrites a newer one: vacuum relies on that to know that a link it removed stays removed.
+ * chosen at leisure, reading other pages one at a time; then the page of the list is locked
+ * exclusively, the list compared with what was read, and replaced if it is still the same, else
+ * everything is done again. So no content lock is held while another page is read, and a stale list
+ * never overwrites a newer one: vacuum relies on that to know that a link it removed stays removed.
  *
  * Pruning can cut nodes off: a full list must drop somebody, and that may have been the only way to
  * some part of the graph. So on layer 0 a node is dropped from a list only when one that stays in
@@ -66,7 +66,7 @@ ruhnsw_writer_open(RuhnswWriter *writer, Relation index, bool building)
     writer->dropped_room = 64;
     writer->dropped = palloc(sizeof(RuhnswDropped) * writer->dropped_room);
     writer->distances = palloc(sizeof(float) * writer->candidate_room);
-    writer->node = palloc(BLCKSZ);
+    writer->node = palloc0(BLCKSZ);
     writer->links = palloc(BLCKSZ);
     MemoryContextSwitchTo(former);
 }
@@ -89,6 +89,7 @@ ruhnsw_search_levels(RuhnswWriter *writer, const float *vector, int top, ruhnsw_
 
     Assert(top <= graph->meta.entry_level);
     graph->query = vector;
+    ruv_reader_refresh(&graph->reader);
     entry->node = graph->meta.entry;
     if (graph->graph.distance(graph, entry->node, &entry->distance, &entry->flags) != RV_OK)
         ruhnsw_corrupt(graph->index, ruhnsw_ref_block(entry->node), "the entry point is not there");
@@ -131,31 +132,57 @@ ruhnsw_add_candidate(RuhnswWriter *writer, const float *from, uint64 self, uint6
     (*count)++;
 }
 
+/* The list of a level at a position on its locked page; NULL when the node vanished. *count gets
+ * the place of its length. */
+static uint32 *
+list_at(const RuhnswGraph *graph, Page page, uint64 position, uint64 ref, int level, uint8 **count)
+{
+    if (level == 0) {
+        RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
+
+        *count = node ? &node->link_count : NULL;
+        return node ? ruhnsw_base_links(&graph->geometry, node) : NULL;
+    } else {
+        RuhnswLinks *links = ruhnsw_get_links(graph->index, page, position, ref, graph->geometry.m);
+
+        if (links == NULL || level > links->level)
+            return NULL;
+        *count = &links->counts[level];
+        return links->links + ruhnsw_level_start(graph->geometry.m, level);
+    }
+}
+
+static bool
+same_links(const RuhnswGeometry *geometry, const uint32 *numbers, const uint64 *links, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (ruhnsw_number_ref(geometry, numbers[i]) != links[i])
+            return false;
+    return true;
+}
+
 bool
-ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, ItemPointer where, int level,
+ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, uint64 position, int level,
                      const uint64 *old_links, int old_count, const uint64 *new_links, int new_count)
 {
-    Relation index = writer->graph.index;
-    int m = writer->graph.meta.m;
-    int start = ruhnsw_level_start(m, level);
-    Buffer buffer = ruhnsw_read(index, ItemPointerGetBlockNumber(where), BUFFER_LOCK_EXCLUSIVE);
-    RuhnswLinks *links = ruhnsw_get_links(index, BufferGetPage(buffer), where, ref, m);
-    bool same = links != NULL && level <= links->level && links->counts[level] == old_count &&
-                memcmp(links->links + start, old_links, sizeof(uint64) * old_count) == 0;
+    RuhnswGraph *graph = &writer->graph;
+    int limit = ruhnsw_level_limit(graph->geometry.m, level);
+    Buffer buffer = ruhnsw_read(graph->index, ruhnsw_ref_block(position), BUFFER_LOCK_EXCLUSIVE);
+    uint8 *count = NULL;
+    uint32 *list = list_at(graph, BufferGetPage(buffer), position, ref, level, &count);
+    bool same = list != NULL && *count == old_count &&
+                same_links(&graph->geometry, list, old_links, old_count);
 
-    if (new_count > ruhnsw_level_limit(m, level))
+    if (new_count > limit)
         elog(ERROR, "%d links are too many for level %d", new_count, level);
     if (same) {
         RuhnswChange change;
-        Page page;
 
-        ruhnsw_change_begin(&change, index, writer->building);
-        page = ruhnsw_change_page(&change, buffer);
-        links = ruhnsw_get_links(index, page, where, ref, m);
-        links->counts[level] = new_count;
-        memcpy(links->links + start, new_links, sizeof(uint64) * new_count);
-        memset(links->links + start + new_count, 0,
-               sizeof(uint64) * (ruhnsw_level_limit(m, level) - new_count));
+        ruhnsw_change_begin(&change, graph->index, writer->building);
+        list = list_at(graph, ruhnsw_change_page(&change, buffer), position, ref, level, &count);
+        *count = new_count;
+        for (int i = 0; i < limit; i++)
+            list[i] = i < new_count ? (uint32)ruhnsw_ref_number(&graph->geometry, new_links[i]) : 0;
         ruhnsw_change_commit(&change);
     }
     UnlockReleaseBuffer(buffer);
@@ -279,14 +306,14 @@ ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level, bool force)
 
     for (int attempt = 0; attempt < LINK_ATTEMPTS; attempt++) {
         uint64 victim = RUHNSW_NO_REF;
-        ItemPointerData where;
+        uint64 position;
         uint16 flags;
         int old_count;
         int new_count;
 
         CHECK_FOR_INTERRUPTS();
         old_count =
-            ruhnsw_load_links(&writer->graph, from, level, writer->old_links, &where, &flags);
+            ruhnsw_load_links(&writer->graph, from, level, writer->old_links, &position, &flags);
         if (old_count < 0 || (flags & RUHNSW_NODE_DEAD))
             return false;
         if (contains(writer->old_links, old_count, to))
@@ -300,7 +327,7 @@ ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level, bool force)
             if (new_count < 0)
                 return false;
         }
-        if (ruhnsw_replace_links(writer, from, &where, level, writer->old_links, old_count,
+        if (ruhnsw_replace_links(writer, from, position, level, writer->old_links, old_count,
                                  writer->new_links, new_count)) {
             if (victim != RUHNSW_NO_REF && level == 0)
                 remember_dropped(writer, from, victim);
@@ -319,21 +346,21 @@ splice_in(RuhnswWriter *writer, uint64 from, uint64 fresh)
 {
     int limit = ruhnsw_level_limit(writer->graph.meta.m, 0);
     int from_count = ruhnsw_load_links(&writer->graph, from, 0, writer->new_links, NULL, NULL);
-    ItemPointerData where;
+    uint64 position;
     uint64 moved;
     int count;
 
     if (from_count <= 0)
         return false;
     moved = writer->new_links[from_count - 1];
-    count = ruhnsw_load_links(&writer->graph, fresh, 0, writer->old_links, &where, NULL);
+    count = ruhnsw_load_links(&writer->graph, fresh, 0, writer->old_links, &position, NULL);
     if (count < 0 || moved == fresh)
         return false;
     memcpy(writer->new_links, writer->old_links, sizeof(uint64) * count);
     writer->new_links[count < limit ? count : limit - 1] = moved;
     if (!contains(writer->old_links, count, moved) &&
-        !ruhnsw_replace_links(writer, fresh, &where, 0, writer->old_links, count, writer->new_links,
-                              Min(count + 1, limit)))
+        !ruhnsw_replace_links(writer, fresh, position, 0, writer->old_links, count,
+                              writer->new_links, Min(count + 1, limit)))
         return false;
     return ruhnsw_link(writer, from, fresh, 0, true);
 }

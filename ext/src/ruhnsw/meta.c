@@ -23,10 +23,15 @@ ruhnsw_check_meta(const RuhnswMetaData *meta)
         return "the meta page has an unknown format version";
     if (meta->epoch == 0)
         return "the meta page has no epoch";
-    if (meta->dim < 1 || meta->dim > RUHNSW_MAX_DIMENSIONS)
-        return "the number of dimensions is out of range";
     if (meta->m < RUHNSW_MIN_M || meta->m > RUHNSW_MAX_M)
         return "m is out of range";
+    if (meta->storage < RUHNSW_STORAGE_FLOAT32 || meta->storage > RUHNSW_STORAGE_INT8)
+        return "the storage of vectors is unknown";
+    if (meta->learned > RUHNSW_MAX_LEARNED)
+        return "the number of learned links is out of range";
+    if (meta->dim < 1 ||
+        meta->dim > ruhnsw_max_dimensions(meta->m, meta->learned, (RuhnswStorage)meta->storage))
+        return "the number of dimensions is out of range";
     if (meta->metric < RV_METRIC_L2 || meta->metric > RV_METRIC_L1)
         return "the metric is unknown";
     if ((meta->entry == RUHNSW_NO_REF) != (meta->entry_level == -1) || meta->entry_level < -1 ||
@@ -34,8 +39,8 @@ ruhnsw_check_meta(const RuhnswMetaData *meta)
         return "the level of the entry point is out of range";
     if ((meta->entry == RUHNSW_NO_REF) != (meta->root == RUHNSW_NO_REF))
         return "the root of layer 0 is missing";
-    if (!(meta->max_norm >= 0.0f))
-        return "the bound of the norms is negative";
+    if (!(meta->max_norm >= 0.0f) || !(meta->max_error >= 0.0f))
+        return "the bound of the norms or of the codes' errors is negative";
     return NULL;
 }
 
@@ -65,16 +70,37 @@ column_dimensions(Relation index)
                         errmsg("column does not have dimensions"),
                         errhint("Declare them, for example as ruvector(768), or index the "
                                 "expression (column::ruvector(768)).")));
-    if (dim > RUHNSW_MAX_DIMENSIONS)
-        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                        errmsg("column cannot have more than %d dimensions for a ruhnsw index",
-                               RUHNSW_MAX_DIMENSIONS),
-                        errdetail("The column has %d dimensions.", dim),
-                        errhint("Index a part of the vector, for example "
-                                "(subvector(column, 1, %d)::ruvector(%d)), or store reduced "
-                                "vectors.",
-                                RUHNSW_MAX_DIMENSIONS, RUHNSW_MAX_DIMENSIONS)));
     return dim;
+}
+
+/* AUTO takes the first after float32 whose slots fit a page. */
+static RuhnswStorage
+choose_storage(Relation index, int dim, int m, int learned)
+{
+    RuhnswStorage asked = ruhnsw_option_storage(index);
+    RuhnswStorage storage = asked;
+    int limit;
+
+    if (asked == RUHNSW_STORAGE_AUTO)
+        for (storage = RUHNSW_STORAGE_FIXED24; storage < RUHNSW_STORAGE_INT8; storage++)
+            if (dim <= ruhnsw_max_dimensions(m, learned, storage))
+                break;
+    limit = ruhnsw_max_dimensions(m, learned, storage);
+    if (dim > limit)
+        ereport(ERROR,
+                (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                 errmsg("column cannot have more than %d dimensions for a ruhnsw index", limit),
+                 errdetail("The column has %d dimensions; the limit is that of m = %d, storage = "
+                           "%s and learned_links = %d.",
+                           dim, m, ruhnsw_storage_name(storage), learned),
+                 asked == RUHNSW_STORAGE_AUTO || storage == RUHNSW_STORAGE_INT8
+                     ? errhint("Index a part of the vector, for example "
+                               "(subvector(column, 1, %d)::ruvector(%d)), or store reduced "
+                               "vectors.",
+                               limit, limit)
+                     : errhint("With another storage more dimensions fit; auto chooses "
+                               "by itself.")));
+    return storage;
 }
 
 void
@@ -98,6 +124,8 @@ ruhnsw_make_meta(Relation index, RuhnswMetaData *meta)
     meta->entry_level = -1;
     meta->dim = column_dimensions(index);
     meta->m = m;
+    meta->learned = ruhnsw_option_learned(index);
+    meta->storage = choose_storage(index, meta->dim, m, meta->learned);
     meta->ef_construction = ef_construction;
     meta->metric = ruhnsw_index_metric(index);
 }
@@ -188,15 +216,18 @@ ruhnsw_set_side_block(Relation index, BlockNumber block, bool building)
 }
 
 void
-ruhnsw_raise_max_norm(Relation index, float norm, bool building)
+ruhnsw_raise_bounds(Relation index, float norm, float error, bool building)
 {
     Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);
+    RuhnswMetaData *meta = MetaOf(BufferGetPage(buffer));
 
-    if (MetaOf(BufferGetPage(buffer))->max_norm < norm) {
+    if (meta->max_norm < norm || meta->max_error < error) {
         RuhnswChange change;
 
         ruhnsw_change_begin(&change, index, building);
-        MetaOf(ruhnsw_change_page(&change, buffer))->max_norm = norm;
+        meta = MetaOf(ruhnsw_change_page(&change, buffer));
+        meta->max_norm = Max(meta->max_norm, norm);
+        meta->max_error = Max(meta->max_error, error);
         ruhnsw_change_commit(&change);
     }
     UnlockReleaseBuffer(buffer);

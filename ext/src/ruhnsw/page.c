@@ -1,26 +1,81 @@
 /*
  * page.c - reading with checks, writing through WAL, and sizes: see page.h for the format.
  *
- * Every read checks the frame of the page and the bounds of the tuple before anything in it is
- * believed, so that a damaged page is an error and never a crash. Searches are bound by cache
- * misses, so theirs is a check of the page's first cache line and of the tuple's, which they need
- * anyway; the trailer, which lies at the page's other end, is left to all others.
+ * Every read checks the frame of the page and the bounds of what it takes from it before anything
+ * in it is believed, so that a damaged page is an error and never a crash. Searches read in their
+ * own way, and check in their own way: see graph.c.
  */
 #include "ruhnsw/page.h"
 
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 
-Size
-ruhnsw_node_size(int dim)
+/* Bytes of a page that slots can use. */
+#define SLOT_ROOM (BLCKSZ - RUHNSW_SLOT_START - MAXALIGN(sizeof(RuhnswPageTrailer)))
+
+static uint32
+code_size(int dim, RuhnswStorage storage)
 {
-    return MAXALIGN(offsetof(RuhnswNode, vector) + sizeof(float) * dim);
+    switch (storage) {
+        case RUHNSW_STORAGE_FIXED24:
+        case RUHNSW_STORAGE_INT8:
+            return dim * sizeof(int8);
+        default:
+            return dim * sizeof(uint16);
+    }
+}
+
+void
+ruhnsw_geometry_make(RuhnswGeometry *geometry, int dim, int m, int learned, RuhnswStorage storage)
+{
+    geometry->dim = dim;
+    geometry->m = m;
+    geometry->learned = learned;
+    geometry->storage = storage;
+    geometry->code_size = code_size(dim, storage);
+    geometry->links = sizeof(RuhnswNode) + MAXALIGN(geometry->code_size);
+    geometry->lower = MAXALIGN(geometry->links + sizeof(uint32) * (2 * m + learned));
+    geometry->tail = geometry->lower;
+    if (ruhnsw_has_rest(storage))
+        geometry->tail += MAXALIGN(dim * sizeof(int16));
+    geometry->kernels = rv_kernels_active();
+    geometry->slot_size = geometry->tail + sizeof(RuhnswTail);
+    geometry->slots = SLOT_ROOM / geometry->slot_size;
+    /* Slots begin on a cache line, unless that would cost the only slot its place. */
+    if (geometry->slots > 1) {
+        geometry->slot_size = TYPEALIGN(RUHNSW_LINE, geometry->slot_size);
+        geometry->slots = SLOT_ROOM / geometry->slot_size;
+    }
+    geometry->inverse = geometry->slots > 1 ? PG_UINT64_MAX / geometry->slots + 1 : 0;
+}
+
+void
+ruhnsw_geometry(const RuhnswMetaData *meta, RuhnswGeometry *geometry)
+{
+    ruhnsw_geometry_make(geometry, meta->dim, meta->m, meta->learned, (RuhnswStorage)meta->storage);
+}
+
+int
+ruhnsw_max_dimensions(int m, int learned, RuhnswStorage storage)
+{
+    int bytes = code_size(1, storage) + (ruhnsw_has_rest(storage) ? sizeof(int16) : 0);
+    RuhnswGeometry geometry;
+    int dim;
+
+    ruhnsw_geometry_make(&geometry, 1, m, learned, storage);
+    /* Near the limit alignment decides. */
+    dim = ((int)SLOT_ROOM - (int)geometry.tail - (int)sizeof(RuhnswTail)) / bytes +
+          2 * MAXIMUM_ALIGNOF;
+    do
+        ruhnsw_geometry_make(&geometry, --dim, m, learned, storage);
+    while (geometry.slots == 0);
+    return dim;
 }
 
 Size
 ruhnsw_links_size(int m, int level)
 {
-    return MAXALIGN(offsetof(RuhnswLinks, links) + sizeof(uint64) * (level + 2) * m);
+    return MAXALIGN(offsetof(RuhnswLinks, links) + sizeof(uint32) * level * m);
 }
 
 int
@@ -28,25 +83,9 @@ ruhnsw_max_level(int m)
 {
     int level = (int)((RUHNSW_PAGE_CAPACITY - sizeof(ItemIdData) - MAXIMUM_ALIGNOF -
                        offsetof(RuhnswLinks, links)) /
-                      (sizeof(uint64) * m)) -
-                2;
+                      (sizeof(uint32) * m));
 
     return Min(level, RUHNSW_MAX_LEVEL);
-}
-
-bool
-ruhnsw_links_apart(int dim, int m, int level)
-{
-    return ruhnsw_node_size(dim) + ruhnsw_links_size(m, level) + 2 * sizeof(ItemIdData) >
-           RUHNSW_PAGE_CAPACITY;
-}
-
-int
-ruhnsw_max_items(int dim, int m)
-{
-    Size least = Min(ruhnsw_node_size(dim), ruhnsw_links_size(m, 0));
-
-    return (int)(RUHNSW_PAGE_CAPACITY / (least + sizeof(ItemIdData))) + 1;
 }
 
 void
@@ -65,8 +104,8 @@ ruhnsw_corrupt(Relation index, BlockNumber block, const char *format, ...)
     pg_unreachable();
 }
 
-static void
-check_frame(Relation index, Page page, BlockNumber block)
+void
+ruhnsw_check_frame(Relation index, Page page, BlockNumber block)
 {
     RuhnswPageTrailer *trailer;
 
@@ -93,21 +132,7 @@ ruhnsw_read(Relation index, BlockNumber block, int lock_mode)
     Buffer buffer = ReadBuffer(index, block);
 
     LockBuffer(buffer, lock_mode);
-    check_frame(index, BufferGetPage(buffer), block);
-    return buffer;
-}
-
-Buffer
-ruhnsw_read_for_search(Relation index, BlockNumber block)
-{
-    Buffer buffer = ReadBuffer(index, block);
-    Page page;
-
-    LockBuffer(buffer, BUFFER_LOCK_SHARE);
-    page = BufferGetPage(buffer);
-    if (!PageIsNew(page) &&
-        ((PageHeader)page)->pd_special != BLCKSZ - MAXALIGN(sizeof(RuhnswPageTrailer)))
-        ruhnsw_corrupt(index, block, "the page has an unexpected layout");
+    ruhnsw_check_frame(index, BufferGetPage(buffer), block);
     return buffer;
 }
 
@@ -117,13 +142,15 @@ get_item(Relation index, Page page, BlockNumber block, OffsetNumber offset, Size
 {
     ItemId id;
 
-    if (PageIsNew(page) || offset < FirstOffsetNumber || offset > PageGetMaxOffsetNumber(page))
+    if (PageIsNew(page) || ruhnsw_trailer(page)->kind != RUHNSW_PAGE_SIDE ||
+        offset < FirstOffsetNumber || offset > PageGetMaxOffsetNumber(page))
         return NULL;
     id = PageGetItemId(page, offset);
     if (!ItemIdIsUsed(id))
         return NULL;
     if (!ItemIdIsNormal(id) || ItemIdGetOffset(id) < SizeOfPageHeaderData ||
         ItemIdGetOffset(id) % MAXIMUM_ALIGNOF != 0 ||
+        ItemIdGetLength(id) < offsetof(RuhnswLinks, links) ||
         ItemIdGetOffset(id) + ItemIdGetLength(id) > BLCKSZ - MAXALIGN(sizeof(RuhnswPageTrailer)))
         ruhnsw_corrupt(index, block, "line pointer %u is out of bounds", offset);
     *size = ItemIdGetLength(id);
@@ -131,25 +158,25 @@ get_item(Relation index, Page page, BlockNumber block, OffsetNumber offset, Size
 }
 
 const char *
-ruhnsw_check_node(const RuhnswNode *node, Size size, int dim, int m)
+ruhnsw_check_node(const RuhnswGeometry *geometry, const RuhnswNode *node)
 {
-    if (size != ruhnsw_node_size(dim))
-        return "a node tuple has the wrong size";
-    if (node->dim != dim)
-        return "a node has the wrong number of dimensions";
-    if (node->tid_count > RUHNSW_NODE_TIDS)
-        return "a node has more rows than it has room for";
-    if (node->level > ruhnsw_max_level(m))
-        return "a node's level is too high";
+    const RuhnswTail *tail = ruhnsw_tail(geometry, node);
+
     if (node->flags & ~RUHNSW_NODE_FLAGS)
         return "a node has unknown flags";
+    if (node->tid_count > RUHNSW_NODE_TIDS)
+        return "a node has more rows than it has room for";
+    if (node->level > ruhnsw_max_level(geometry->m))
+        return "a node's level is too high";
+    if (node->link_count > ruhnsw_level_limit(geometry->m, 0))
+        return "a node has more links than layer 0 allows";
     if ((node->flags & RUHNSW_NODE_DEAD) ? node->tid_count > 0
-                                         : node->tid_count == 0 && node->more == 0)
+                                         : node->tid_count == 0 && tail->more == 0)
         return "a node's dead flag and its number of rows disagree";
     if ((node->flags & RUHNSW_NODE_UNLINKED) && !(node->flags & RUHNSW_NODE_DEAD))
         return "a live node is marked as unlinked";
-    if (!ItemPointerIsValid(&node->links))
-        return "a node has no links tuple";
+    if ((node->level > 0) != (tail->upper != 0))
+        return "a node's level and its upper links disagree";
     return NULL;
 }
 
@@ -158,10 +185,11 @@ ruhnsw_check_links(const RuhnswLinks *links, Size size, int m)
 {
     if (links->m != m)
         return "a links tuple was made for another m";
-    if (links->level > ruhnsw_max_level(m) || size != ruhnsw_links_size(m, links->level))
+    if (links->level < 1 || links->level > ruhnsw_max_level(m) ||
+        size != ruhnsw_links_size(m, links->level))
         return "a links tuple has the wrong size";
     for (int level = 0; level <= RUHNSW_MAX_LEVEL; level++) {
-        int limit = level <= links->level ? ruhnsw_level_limit(m, level) : 0;
+        int limit = level > 0 && level <= links->level ? m : 0;
 
         if (links->counts[level] > limit)
             return "a node has more links than its level allows";
@@ -179,34 +207,40 @@ ruhnsw_check_rows(const RuhnswRows *rows, Size size)
     return NULL;
 }
 
-RuhnswNode *
-ruhnsw_node_at(Relation index, Page page, BlockNumber block, OffsetNumber offset, int dim)
+OffsetNumber
+ruhnsw_slot_count(const RuhnswGeometry *geometry, Page page)
 {
-    Size size = 0;
-    RuhnswNode *node = get_item(index, page, block, offset, &size);
+    uint32 used = 0;
 
-    if (node == NULL || node->type != RUHNSW_TUPLE_NODE)
+    if (!PageIsNew(page) && ruhnsw_trailer(page)->kind == RUHNSW_PAGE_NODES &&
+        ((PageHeader)page)->pd_lower > RUHNSW_SLOT_START)
+        used = (((PageHeader)page)->pd_lower - RUHNSW_SLOT_START) / geometry->slot_size;
+    return (OffsetNumber)Min(used, geometry->slots);
+}
+
+RuhnswNode *
+ruhnsw_node_at(Relation index, const RuhnswGeometry *geometry, Page page, BlockNumber block,
+               OffsetNumber offset)
+{
+    RuhnswNode *node;
+    const char *problem;
+
+    if (offset < 1 || offset > ruhnsw_slot_count(geometry, page))
         return NULL;
-    if (size != ruhnsw_node_size(dim) || node->dim != dim || node->tid_count > RUHNSW_NODE_TIDS ||
-        node->level > RUHNSW_MAX_LEVEL)
-        ruhnsw_corrupt(index, block, "the node at offset %u is malformed", offset);
+    node = (RuhnswNode *)((char *)page + ruhnsw_slot_start(geometry, offset));
+    if (!(node->flags & RUHNSW_NODE_USED))
+        return NULL;
+    problem = ruhnsw_check_node(geometry, node);
+    if (problem)
+        ruhnsw_corrupt(index, block, "%s (slot %u)", problem, offset);
     return node;
 }
 
-RuhnswNode *
-ruhnsw_get_node(Relation index, Page page, uint64 ref, int dim)
-{
-    RuhnswNode *node =
-        ruhnsw_node_at(index, page, ruhnsw_ref_block(ref), ruhnsw_ref_offset(ref), dim);
-
-    return node && node->generation == ruhnsw_ref_generation(ref) ? node : NULL;
-}
-
 RuhnswLinks *
-ruhnsw_get_links(Relation index, Page page, ItemPointer where, uint64 owner, int m)
+ruhnsw_get_links(Relation index, Page page, uint64 position, uint64 owner, int m)
 {
-    BlockNumber block = ItemPointerGetBlockNumberNoCheck(where);
-    OffsetNumber offset = ItemPointerGetOffsetNumberNoCheck(where);
+    BlockNumber block = ruhnsw_ref_block(position);
+    OffsetNumber offset = ruhnsw_ref_offset(position);
     Size size = 0;
     RuhnswLinks *links = get_item(index, page, block, offset, &size);
     const char *problem;
@@ -288,7 +322,7 @@ ruhnsw_page_init(Page page, RuhnswPageKind kind)
     PageInit(page, BLCKSZ, sizeof(RuhnswPageTrailer));
     trailer = ruhnsw_trailer(page);
     trailer->kind = kind;
-    trailer->generation = 0;
+    trailer->reserved = 0;
     trailer->version = RUHNSW_VERSION;
     trailer->page_id = RUHNSW_PAGE_ID;
 }
@@ -309,32 +343,53 @@ ruhnsw_extend(Relation index)
 }
 
 OffsetNumber
-ruhnsw_next_offset(Page page, OffsetNumber skip)
+ruhnsw_free_slot(const RuhnswGeometry *geometry, Page page)
+{
+    OffsetNumber count = ruhnsw_slot_count(geometry, page);
+
+    for (OffsetNumber offset = 1; offset <= count; offset++) {
+        const RuhnswNode *node =
+            (const RuhnswNode *)((char *)page + ruhnsw_slot_start(geometry, offset));
+
+        if (!(node->flags & RUHNSW_NODE_USED))
+            return offset;
+    }
+    return count < geometry->slots ? count + 1 : InvalidOffsetNumber;
+}
+
+RuhnswNode *
+ruhnsw_use_slot(const RuhnswGeometry *geometry, Page page, OffsetNumber offset)
+{
+    uint32 start = ruhnsw_slot_start(geometry, offset);
+    PageHeader header = (PageHeader)page;
+
+    Assert(offset >= 1 && offset <= geometry->slots);
+    if (header->pd_lower < start + geometry->slot_size)
+        header->pd_lower = start + geometry->slot_size;
+    return (RuhnswNode *)((char *)page + start);
+}
+
+OffsetNumber
+ruhnsw_next_offset(Page page)
 {
     OffsetNumber max = PageIsNew(page) ? 0 : PageGetMaxOffsetNumber(page);
     OffsetNumber offset;
 
     for (offset = FirstOffsetNumber; offset <= max; offset++)
-        if (offset != skip && !ItemIdIsUsed(PageGetItemId(page, offset)))
+        if (!ItemIdIsUsed(PageGetItemId(page, offset)))
             return offset;
-    return offset == skip ? offset + 1 : offset;
+    return offset;
 }
 
 bool
-ruhnsw_page_fits(Page page, Size size1, Size size2)
+ruhnsw_page_fits(Page page, Size size)
 {
-    Size need = MAXALIGN(size1) + MAXALIGN(size2);
-    OffsetNumber first;
-    OffsetNumber last;
-    OffsetNumber max;
+    Size need = MAXALIGN(size);
 
     if (PageIsNew(page))
-        return need + 2 * sizeof(ItemIdData) <= RUHNSW_PAGE_CAPACITY;
-    first = ruhnsw_next_offset(page, InvalidOffsetNumber);
-    last = size2 ? ruhnsw_next_offset(page, first) : first;
-    max = PageGetMaxOffsetNumber(page);
-    if (Max(first, last) > max)
-        need += (Max(first, last) - max) * sizeof(ItemIdData);
+        return need + sizeof(ItemIdData) <= RUHNSW_PAGE_CAPACITY;
+    if (ruhnsw_next_offset(page) > PageGetMaxOffsetNumber(page))
+        need += sizeof(ItemIdData);
     return PageGetExactFreeSpace(page) >= need;
 }
 

@@ -26,6 +26,7 @@
 #define CONNECT_ROUNDS 5
 
 struct RuhnswReach {
+    RuhnswGeometry geometry;
     BlockNumber blocks;
     uint32 stride; /* bytes per block in each of the two maps */
     uint8 *reached;
@@ -76,42 +77,29 @@ block_waits(const RuhnswReach *reach, BlockNumber block)
     return false;
 }
 
+/* Marks what a slot of the locked page links to. Learned links do not count: they may be removed.
+ */
 static void
-mark_links(RuhnswReach *reach, const RuhnswLinks *links)
+expand_slot(RuhnswReach *reach, Relation index, Page page, BlockNumber block, OffsetNumber offset)
 {
-    for (int i = 0; links && i < links->counts[0]; i++)
-        mark(reach, links->links[i]);
-}
-
-/* Expands one slot of the locked page; where gets the links' position if they lie elsewhere. */
-static bool
-expand_slot(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, Page page,
-            BlockNumber block, OffsetNumber offset, uint64 *owner, ItemPointer where)
-{
-    RuhnswNode *node = ruhnsw_node_at(index, page, block, offset, meta->dim);
+    const RuhnswGeometry *geometry = &reach->geometry;
+    RuhnswNode *node = ruhnsw_node_at(index, geometry, page, block, offset);
+    const uint32 *links;
 
     if (node == NULL)
-        return false;
-    *owner = ruhnsw_ref(node->generation, block, offset);
-    *where = node->links;
-    if (ItemPointerGetBlockNumber(where) != block)
-        return true;
-    mark_links(reach, ruhnsw_get_links(index, page, where, *owner, meta->m));
-    return false;
+        return;
+    links = ruhnsw_base_links(geometry, node);
+    for (int i = 0; i < node->link_count; i++)
+        mark(reach, ruhnsw_number_ref(geometry, links[i]));
 }
 
 static void
-expand_block(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, BlockNumber block,
-             BufferAccessStrategy strategy)
+expand_block(RuhnswReach *reach, Relation index, BlockNumber block, BufferAccessStrategy strategy)
 {
     Buffer buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
-    Page page = BufferGetPage(buffer);
-    uint64 *owners = palloc(sizeof(uint64) * reach->stride * 8);
-    ItemPointerData *apart = palloc(sizeof(ItemPointerData) * reach->stride * 8);
-    int apart_count = 0;
 
     LockBuffer(buffer, BUFFER_LOCK_SHARE);
-    for (OffsetNumber offset = FirstOffsetNumber; offset < reach->stride * 8; offset++) {
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= reach->geometry.slots; offset++) {
         uint8 bit;
         uint8 *reached = slot(reach, reach->reached, block, offset, &bit);
         uint8 *expanded = slot(reach, reach->expanded, block, offset, &bit);
@@ -119,31 +107,21 @@ expand_block(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, Blo
         if (!(*reached & bit) || (*expanded & bit))
             continue;
         *expanded |= bit;
-        if (expand_slot(reach, index, meta, page, block, offset, &owners[apart_count],
-                        &apart[apart_count]))
-            apart_count++;
+        expand_slot(reach, index, BufferGetPage(buffer), block, offset);
     }
     UnlockReleaseBuffer(buffer);
-    for (int i = 0; i < apart_count; i++) {
-        buffer = ruhnsw_read(index, ItemPointerGetBlockNumber(&apart[i]), BUFFER_LOCK_SHARE);
-        mark_links(reach,
-                   ruhnsw_get_links(index, BufferGetPage(buffer), &apart[i], owners[i], meta->m));
-        UnlockReleaseBuffer(buffer);
-    }
-    pfree(owners);
-    pfree(apart);
 }
 
 /* Sweeps until nothing new is reached. */
 static void
-sweep(RuhnswReach *reach, Relation index, const RuhnswMetaData *meta, BufferAccessStrategy strategy)
+sweep(RuhnswReach *reach, Relation index, BufferAccessStrategy strategy)
 {
     do {
         reach->changed = false;
         for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < reach->blocks; block++) {
             CHECK_FOR_INTERRUPTS();
             while (block_waits(reach, block))
-                expand_block(reach, index, meta, block, strategy);
+                expand_block(reach, index, block, strategy);
         }
     } while (reach->changed);
 }
@@ -155,7 +133,8 @@ ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, BufferAccessStr
     Size size;
 
     reach->blocks = RelationGetNumberOfBlocks(index);
-    reach->stride = (ruhnsw_max_items(meta->dim, meta->m) + 1 + 7) / 8;
+    ruhnsw_geometry(meta, &reach->geometry);
+    reach->stride = (reach->geometry.slots + 1 + 7) / 8;
     size = (Size)reach->blocks * reach->stride;
     reach->reached =
         MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
@@ -164,7 +143,7 @@ ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, BufferAccessStr
     reach->changed = false;
     if (meta->root != RUHNSW_NO_REF) {
         mark(reach, meta->root);
-        sweep(reach, index, meta, strategy);
+        sweep(reach, index, strategy);
     }
     return reach;
 }
@@ -179,19 +158,19 @@ ruhnsw_reach_free(RuhnswReach *reach)
 
 /* The next live node from *offset on that is not reached; false at the end of the page. */
 static bool
-next_unreached(const RuhnswReach *reach, Relation index, const RuhnswMetaData *meta,
-               BlockNumber block, OffsetNumber *offset, BufferAccessStrategy strategy, uint64 *ref)
+next_unreached(const RuhnswReach *reach, Relation index, BlockNumber block, OffsetNumber *offset,
+               BufferAccessStrategy strategy, uint64 *ref)
 {
     Buffer buffer = ReadBufferExtended(index, MAIN_FORKNUM, block, RBM_NORMAL, strategy);
     Page page = BufferGetPage(buffer);
     bool found = false;
 
     LockBuffer(buffer, BUFFER_LOCK_SHARE);
-    while (!found && !PageIsNew(page) && *offset <= PageGetMaxOffsetNumber(page)) {
-        RuhnswNode *node = ruhnsw_node_at(index, page, block, *offset, meta->dim);
+    while (!found && *offset <= ruhnsw_slot_count(&reach->geometry, page)) {
+        RuhnswNode *node = ruhnsw_node_at(index, &reach->geometry, page, block, *offset);
 
         if (node && !(node->flags & RUHNSW_NODE_DEAD)) {
-            *ref = ruhnsw_ref(node->generation, block, *offset);
+            *ref = ruhnsw_ref(block, *offset);
             found = !ruhnsw_reached(reach, *ref);
         }
         (*offset)++;
@@ -215,6 +194,7 @@ connect_node(RuhnswWriter *writer, uint64 ref)
     if (!ruhnsw_load_node(graph, ref, writer->vector, NULL, NULL))
         return false;
     graph->query = writer->vector;
+    ruv_reader_refresh(&graph->reader);
     root->node = graph->meta.root;
     if (graph->graph.distance(graph, root->node, &root->distance, &root->flags) != RV_OK)
         return false;
@@ -242,11 +222,11 @@ connect_round(RuhnswWriter *writer, BufferAccessStrategy strategy)
         uint64 ref;
 
         CHECK_FOR_INTERRUPTS();
-        while (next_unreached(reach, index, meta, block, &offset, strategy, &ref)) {
+        while (next_unreached(reach, index, block, &offset, strategy, &ref)) {
             unreached++;
             if (connect_node(writer, ref)) {
                 mark(reach, ref);
-                sweep(reach, index, meta, strategy);
+                sweep(reach, index, strategy);
             }
         }
     }

@@ -14,6 +14,7 @@
 #ifndef RUHNSW_H
 #define RUHNSW_H
 
+#include "peek.h"
 #include "ruhnsw/page.h"
 #include "ruhnsw/ruhnsw_api.h"
 
@@ -23,6 +24,7 @@
 
 #define RUHNSW_DEFAULT_M 16
 #define RUHNSW_DEFAULT_EF_CONSTRUCTION 64
+#define RUHNSW_DEFAULT_LEARNED 8
 #define RUHNSW_MIN_EF_CONSTRUCTION 4
 #define RUHNSW_MAX_EF_CONSTRUCTION 1000
 
@@ -39,6 +41,8 @@ typedef struct RuhnswOptions {
     int32 vl_len_;
     int m;
     int ef_construction;
+    int storage; /* RuhnswStorage */
+    int learned_links;
     bool adaptive_search;
 } RuhnswOptions;
 
@@ -46,6 +50,9 @@ typedef struct RuhnswOptions {
 
 extern int ruhnsw_option_m(Relation index);
 extern int ruhnsw_option_ef_construction(Relation index);
+extern RuhnswStorage ruhnsw_option_storage(Relation index); /* AUTO included */
+extern const char *ruhnsw_storage_name(RuhnswStorage storage);
+extern int ruhnsw_option_learned(Relation index);
 extern bool ruhnsw_option_adaptive(Relation index);
 extern rv_metric ruhnsw_index_metric(Relation index); /* of the operator class */
 
@@ -63,7 +70,8 @@ extern void ruhnsw_set_entry(Relation index, uint64 entry, int level, bool build
 extern void ruhnsw_set_root(Relation index, uint64 root);
 extern void ruhnsw_set_unlinked(Relation index, uint64 unlinked);
 extern void ruhnsw_set_side_block(Relation index, BlockNumber block, bool building);
-extern void ruhnsw_raise_max_norm(Relation index, float norm, bool building);
+/* Raise the bounds of the meta page to at least these. */
+extern void ruhnsw_raise_bounds(Relation index, float norm, float error, bool building);
 extern void ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *out);
 /* dim floats into out (any memory), of unit length under cosine; false when the value is not
  * indexed. A wrong dimension is an error. */
@@ -74,12 +82,15 @@ extern bool ruhnsw_prepare(rv_metric metric, int dim, const RuVector *value, flo
 typedef struct RuhnswGraph {
     rv_graph graph; /* for the beam; graph.ctx is this struct */
     Relation index;
+    RuvReader reader;
     RuhnswMetaData meta;
+    RuhnswGeometry geometry;
+    ruhnsw_measure measure;
     rv_metric metric;
-    bool unit;           /* stored vectors have unit length */
+    bool unit;           /* indexed vectors have unit length */
     const float *query;  /* meta.dim floats, the caller's */
-    uint64 pages;        /* buffers read */
     bool entry_vanished; /* the entry node of meta was freed by vacuum meanwhile */
+    float *vector;       /* meta.dim floats */
     uint64 *links;       /* room for one level's links */
     uint64 *waiting;     /* links whose vectors are still to be read */
 } RuhnswGraph;
@@ -87,18 +98,35 @@ typedef struct RuhnswGraph {
 /* Reads the meta page; arrays come from the current memory context. */
 extern void ruhnsw_graph_open(RuhnswGraph *graph, Relation index);
 extern void ruhnsw_graph_refresh(RuhnswGraph *graph); /* reads the meta page again */
-/* True when the reference can be looked at without reading past the end of the file. */
-extern bool ruhnsw_ref_in_file(Relation index, uint64 ref);
+/* True when the reference can be looked at: a block of the file, a slot of a page. */
+extern bool ruhnsw_ref_in_file(const RuhnswGraph *graph, uint64 ref);
 
 /*
- * Copies the links of a node at a level into links (room for the level's limit). Returns how many;
- * -1 when the node vanished or has no such level. where (of its links tuple) and node_flags may be
- * NULL.
+ * Copies the links of a node at a level into links (room for the level's limit), learned ones not
+ * among them. Returns how many; -1 when the node vanished or has no such level. position (where
+ * they are: the node itself on layer 0, its links tuple above) and node_flags may be NULL.
  */
 extern int ruhnsw_load_links(RuhnswGraph *graph, uint64 ref, int level, uint64 *links,
-                             ItemPointer where, uint16 *node_flags);
-/* Copies a node's vector (out may be NULL), flags and level; false when it vanished. */
+                             uint64 *position, uint16 *node_flags);
+/* The learned links of a node (room for meta.learned); -1 when it vanished. */
+extern int ruhnsw_load_learned(RuhnswGraph *graph, uint64 ref, uint64 *links);
+/* Copies a node's vector as its code has it (out may be NULL), flags and level; false when it
+ * vanished. */
 extern bool ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level);
+/* A node that a search found, as it is handed out. */
+typedef struct RuhnswResult {
+    uint64 node;
+    float distance;  /* raw, with the vector as exactly as it is stored */
+    int tid_count;   /* the first rows */
+    uint64 position; /* of further ones, for ruhnsw_next_rows */
+    ItemPointerData tids[RUHNSW_NODE_TIDS];
+} RuhnswResult;
+
+/* Reads a node with all checks; false when it vanished or died. */
+extern bool ruhnsw_load_result(RuhnswGraph *graph, uint64 ref, RuhnswResult *result);
+/* The least that the distance of a RuhnswResult can be whose distance in the search was this. */
+extern float ruhnsw_lower_bound(const RuhnswGraph *graph, float query_norm, float distance);
+
 /*
  * The rows of a node, piece by piece. *position is 0 at the start and RUHNSW_ROWS_END after the
  * last piece; tids has room for RUHNSW_CHAIN_TIDS. Returns how many, which can be 0 before the end.
@@ -139,7 +167,7 @@ typedef struct RuhnswWriter {
     RuhnswDropped *dropped; /* since the last attach_dropped */
     int dropped_count;
     int dropped_room;
-    RuhnswNode *node; /* tuples being made, a page each */
+    RuhnswNode *node; /* a slot and a tuple being made, a page each */
     RuhnswLinks *links;
 } RuhnswWriter;
 
@@ -165,7 +193,7 @@ extern void ruhnsw_search_levels(RuhnswWriter *writer, const float *vector, int 
 extern void ruhnsw_add_candidate(RuhnswWriter *writer, const float *from, uint64 self, uint64 ref,
                                  int *count);
 /* Replaces the links of a node at a level if they still are the old ones; false when not. */
-extern bool ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, ItemPointer where, int level,
+extern bool ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, uint64 position, int level,
                                  const uint64 *old_links, int old_count, const uint64 *new_links,
                                  int new_count);
 /*

@@ -8,6 +8,11 @@
  *                  the k of its calibration and not what the user asked for)
  *   relaxed_order  it goes on until max_scan_tuples nodes were visited
  *   strict_order   likewise, but skips rows nearer than one already returned
+ * Within a window rows come in the exact order of their distances: the beam knows them by the upper
+ * halves of their vectors, so what it hands out is measured again, and waits until nothing that the
+ * window may still bring can be nearer (ruhnsw_lower_bound). Under float16 and int8 there is
+ * nothing more exact in the index, and rows come in the order of the stored values.
+ *
  * Both adaptive and static searches put the root into layer 0 as an additional start: every live
  * node can be reached from it over layer 0 (reach.c), so a search that runs on finds them all.
  *
@@ -15,7 +20,8 @@
  *   - A node is freed only when the transaction horizon has passed the moment at which the last
  * link to it was removed (vacuum.c). A running scan's snapshot holds the horizon back, so what its
  * beam has seen stays in place. On a standby the horizon is the primary's, and a node may be freed
- *     under a scan: the generation in its reference shows it, and the scan skips the node.
+ *     under a scan, and its slot be used for another: the scan then skips it or walks over the
+ *     other one, whose rows are too young for its snapshot.
  *   - Rows are filtered by the executor's MVCC snapshot. Should vacuum remove a row and its line
  *     pointer be used again between our reading of a node and the heap fetch, the new row is
  *     invisible to the snapshot. Only MVCC snapshots come here: ordering operators are used by
@@ -55,6 +61,12 @@ typedef struct RuhnswScan {
     bool finished;
     float last_distance; /* of the last row returned, for strict_order */
 
+    /* nodes of this window that wait for their turn, nearest first */
+    RuhnswResult *waiting;
+    int waiting_count;
+    int waiting_room;
+    float least; /* no later node of this window is nearer */
+
     /* rows of the node that is being handed out */
     rv_node node;
     uint64 position; /* of its next rows: see ruhnsw_next_rows */
@@ -62,6 +74,7 @@ typedef struct RuhnswScan {
     int tid_count;
     int tid_next;
     float distance;
+    float query_norm;
 
     /* what the report needs */
     TimestampTz started_at;
@@ -85,6 +98,8 @@ ruhnsw_begin_scan(Relation index, int nkeys, int norderbys)
     ruhnsw_graph_open(&state->graph, index);
     state->position = RUHNSW_ROWS_END;
     state->query = palloc(sizeof(float) * state->graph.meta.dim);
+    state->waiting_room = 32;
+    state->waiting = palloc(sizeof(RuhnswResult) * state->waiting_room);
     state->graph.query = state->query;
     MemoryContextSwitchTo(former);
     scan->opaque = state;
@@ -106,7 +121,7 @@ report_search(RuhnswScan *state)
     report.latency_us = INSTR_TIME_GET_DOUBLE(state->spent) * 1e6;
     report.stats = rv_beam_get_stats(state->beam);
     report.stats.distances += state->choice.lookup_distances;
-    report.pages = (uint32)Min(state->graph.pages, PG_UINT32_MAX);
+    report.pages = (uint32)Min(state->graph.reader.pages, PG_UINT32_MAX);
     report.k = state->returned;
     report.hit_count = state->hit_count;
     report.hits = state->hits;
@@ -122,6 +137,7 @@ reset_search(RuhnswScan *state)
     state->position = RUHNSW_ROWS_END;
     state->returned = state->hit_count = 0;
     state->last_distance = 0;
+    state->waiting_count = 0;
 }
 
 void
@@ -159,10 +175,11 @@ static void
 prepare_beam(RuhnswScan *state)
 {
     const RuhnswMetaData *meta = &state->graph.meta;
-    rv_metric_map map =
-        rv_metric_map_make(state->graph.metric, meta->max_norm, rv_norm(state->query, meta->dim));
+    rv_metric_map map;
     rv_error err;
 
+    state->query_norm = rv_norm(state->query, meta->dim);
+    map = rv_metric_map_make(state->graph.metric, meta->max_norm, state->query_norm);
     if (state->beam == NULL)
         ruv_check(rv_beam_create(&state->allocator, &state->graph.graph, &map, &state->beam, &err),
                   &err, "ruhnsw search");
@@ -195,7 +212,7 @@ make_starts(RuhnswScan *state, rv_node *starts)
     uint32 count = 0;
 
     for (int i = 0; i < state->choice.entry_count; i++)
-        if (ruhnsw_ref_in_file(state->graph.index, state->choice.entry_points[i]))
+        if (ruhnsw_ref_in_file(&state->graph, state->choice.entry_points[i]))
             starts[count++] = state->choice.entry_points[i];
     starts[count++] = state->graph.meta.root;
     return count;
@@ -214,7 +231,7 @@ start_search(IndexScanDesc scan)
     if (!IsMVCCSnapshot(scan->xs_snapshot))
         elog(ERROR, "a ruhnsw index can only be scanned with an MVCC snapshot");
     state->started_at = GetCurrentTimestamp();
-    state->graph.pages = 0;
+    state->graph.reader.pages = 0;
     ruhnsw_graph_refresh(&state->graph);
     load_query(state, scan->orderByData);
     ruhnsw_identity(scan->indexRelation, &state->graph.meta, &state->identity);
@@ -281,25 +298,70 @@ load_rows(RuhnswScan *state)
     return state->tid_count > 0;
 }
 
-/* Makes the next node with rows the current one; false at the end. */
-static bool
-next_node(RuhnswScan *state)
+static void
+add_waiting(RuhnswScan *state, const RuhnswResult *result)
 {
-    while (may_continue(state)) {
-        rv_beam_result result;
-        rv_error err;
-        rv_status status = rv_beam_next(state->beam, &result, &err);
+    int at = state->waiting_count;
 
+    if (at == state->waiting_room) {
+        state->waiting_room *= 2;
+        state->waiting = repalloc(state->waiting, sizeof(RuhnswResult) * state->waiting_room);
+    }
+    while (at > 0 && state->waiting[at - 1].distance > result->distance)
+        at--;
+    memmove(&state->waiting[at + 1], &state->waiting[at],
+            sizeof(RuhnswResult) * (state->waiting_count - at));
+    state->waiting[at] = *result;
+    state->waiting_count++;
+}
+
+/*
+ * Takes nodes from the beam, which orders them by the distances of the search, until the first of
+ * those that wait is nearer than any later one of the window can be, or the window ends. False:
+ * nothing waits, and the scan may not go on.
+ */
+static bool
+fill_waiting(RuhnswScan *state)
+{
+    while (state->waiting_count == 0 ||
+           (rv_beam_ready(state->beam) && state->waiting[0].distance > state->least)) {
+        rv_beam_result found;
+        RuhnswResult result;
+        rv_status status;
+        rv_error err;
+
+        if (!may_continue(state))
+            return false;
+        status = rv_beam_next(state->beam, &found, &err);
         if (status == RV_ERR_NOTFOUND)
             return false;
         ruv_check(status, &err, "ruhnsw search");
+        state->least = ruhnsw_lower_bound(&state->graph, state->query_norm, found.distance);
+        if (ruhnsw_load_result(&state->graph, found.node, &result))
+            add_waiting(state, &result);
+    }
+    return true;
+}
+
+/* Makes the next node the current one; false at the end. */
+static bool
+next_node(RuhnswScan *state)
+{
+    while (fill_waiting(state)) {
+        RuhnswResult *first = &state->waiting[0];
+
+        state->node = first->node;
+        state->distance = first->distance;
+        state->position = first->position;
+        state->tid_next = 0;
+        state->tid_count = first->tid_count;
+        memcpy(state->tids, first->tids, sizeof(first->tids));
+        state->waiting_count--;
+        memmove(first, first + 1, sizeof(RuhnswResult) * state->waiting_count);
         if (ruv_iterative_scan == RUV_ITERATIVE_STRICT && state->returned > 0 &&
-            result.distance < state->last_distance)
+            state->distance < state->last_distance)
             continue;
-        state->node = result.node;
-        state->distance = result.distance;
-        state->position = 0;
-        if (load_rows(state))
+        if (state->tid_count > 0 || load_rows(state))
             return true;
     }
     return false;
@@ -326,7 +388,7 @@ next_row(IndexScanDesc scan)
     if (state->hit_count < RV_TRAJECTORY_MAX_HITS) {
         rv_hit *hit = &state->hits[state->hit_count++];
 
-        hit->id = ruhnsw_ref(0, ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
+        hit->id = ruhnsw_position(ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
         hit->node = state->node;
         hit->distance = state->distance;
         hit->reserved = 0;
@@ -353,7 +415,9 @@ ruhnsw_get_tuple(IndexScanDesc scan, ScanDirection direction)
         INSTR_TIME_SET_ZERO(state->spent);
     INSTR_TIME_SET_CURRENT(before);
     former = MemoryContextSwitchTo(state->context);
+    ruv_reader_refresh(&state->graph.reader);
     found = next_row(scan);
+    ruv_reader_report(&state->graph.reader);
     MemoryContextSwitchTo(former);
     INSTR_TIME_SET_CURRENT(after);
     INSTR_TIME_ACCUM_DIFF(state->spent, after, before);

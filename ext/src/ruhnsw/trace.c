@@ -4,6 +4,8 @@
  */
 #include "ruhnsw/ruhnsw.h"
 
+#include <math.h>
+
 #include "utils/memutils.h"
 
 /* A search outside of a scan, in a memory context of its own. */
@@ -40,19 +42,47 @@ close_probe(Probe *probe)
     MemoryContextDelete(probe->context);
 }
 
+/*
+ * The distances of true neighbours are those of the rows, the search sees those of the codes. They
+ * differ by the projection of the code's error onto the direction of the query: of an error in a
+ * random direction its length / sqrt(dim), twice that being rare. A neighbour counts as found when
+ * its code is no farther than the true distance and this much, in metric form.
+ */
+static float
+code_distance_bound(const Probe *probe, const float *query, float truth)
+{
+    const RuhnswMetaData *meta = &probe->graph.meta;
+    rv_metric_map map =
+        rv_metric_map_make(probe->graph.metric, meta->max_norm, rv_norm(query, meta->dim));
+    double metric;
+
+    if (meta->max_error == 0.0f)
+        return truth;
+    if (probe->graph.metric == RV_METRIC_L1)
+        return truth + 2.0f * meta->max_error;
+    if (map.b == 0.0f)
+        return truth;
+    metric = rv_metric_map_apply(&map, truth) + 2.0 * meta->max_error / sqrt(meta->dim);
+    return (float)((metric * metric - map.a) / map.b);
+}
+
 void
 ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, const float *truth,
              uint32 truth_count, rv_effort *efforts, rv_trace_summary *summary)
 {
     Probe probe;
+    float *bounds;
     int level;
     rv_error err;
 
     open_probe(&probe, index, query);
+    bounds = palloc(sizeof(float) * truth_count);
+    for (uint32 i = 0; i < truth_count; i++)
+        bounds[i] = code_distance_bound(&probe, query, truth[i]);
     /* As a scan does: remembered entry points take the place of the descent. */
     level = limits->extra_count > 0 ? Min(probe.graph.meta.entry_level, 0)
                                     : probe.graph.meta.entry_level;
-    ruv_check(rv_beam_trace(probe.beam, limits, probe.graph.meta.entry, level, truth, truth_count,
+    ruv_check(rv_beam_trace(probe.beam, limits, probe.graph.meta.entry, level, bounds, truth_count,
                             efforts, summary, &err),
               &err, "ruhnsw trace");
     close_probe(&probe);
@@ -60,7 +90,7 @@ ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, 
 
 /* Adds the rows of one node to the hits; returns their new number, at most k. */
 static int
-add_hits(Probe *probe, const rv_beam_result *result, int count, int k, rv_hit *hits)
+add_hits(Probe *probe, const RuhnswResult *result, int count, int k, rv_hit *hits)
 {
     ItemPointerData tids[RUHNSW_CHAIN_TIDS];
     uint64 position = 0;
@@ -79,10 +109,21 @@ add_hits(Probe *probe, const rv_beam_result *result, int count, int k, rv_hit *h
     return count;
 }
 
+static int
+by_distance(const void *a, const void *b)
+{
+    float x = ((const RuhnswResult *)a)->distance;
+    float y = ((const RuhnswResult *)b)->distance;
+
+    return x < y ? -1 : x > y ? 1 : 0;
+}
+
 int
 ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *hits)
 {
     rv_stop_rule rule = {0};
+    RuhnswResult *results;
+    int result_count = 0;
     rv_node root;
     Probe probe;
     rv_error err;
@@ -95,7 +136,8 @@ ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *
         ruv_check(rv_beam_start(probe.beam, &rule, probe.graph.meta.entry,
                                 probe.graph.meta.entry_level, &root, 1, &err),
                   &err, "ruhnsw search");
-    while (probe.graph.meta.entry_level >= 0 && count < k) {
+    results = MemoryContextAllocHuge(probe.context, sizeof(RuhnswResult) * rule.window);
+    while (probe.graph.meta.entry_level >= 0 && result_count < (int)rule.window) {
         rv_beam_result result;
         rv_status status;
 
@@ -105,8 +147,12 @@ ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *
         if (status == RV_ERR_NOTFOUND)
             break;
         ruv_check(status, &err, "ruhnsw search");
-        count = add_hits(&probe, &result, count, k, hits);
+        if (ruhnsw_load_result(&probe.graph, result.node, &results[result_count]))
+            result_count++;
     }
+    qsort(results, result_count, sizeof(RuhnswResult), by_distance);
+    for (int i = 0; i < result_count && count < k; i++)
+        count = add_hits(&probe, &results[i], count, k, hits);
     close_probe(&probe);
     return count;
 }

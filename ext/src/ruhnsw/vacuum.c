@@ -25,8 +25,7 @@
  *
  * Scans take no lock. One may stand on a dead node, so the node stays walkable, links and all,
  * until every transaction that was running when the last link to it was removed has ended. Its slot
- * is then freed, and the page's generation counted up (page.h), so that even a stale reference that
- * survived somewhere (a standby's scan, a remembered entry point) is recognised.
+ * is then freed; page.h says why a stale reference that survived somewhere does no harm.
  *
  * A vacuum that is interrupted leaves nodes that are DEAD but not unlinked; the next one finds them
  * by their flag. The set of dead nodes is kept in memory, in as many rounds as maintenance_work_mem
@@ -77,18 +76,36 @@ read_block(Vacuum *vacuum, BlockNumber block, int lock_mode)
     return buffer;
 }
 
-static OffsetNumber
-item_count(Page page)
+static const RuhnswGeometry *
+geometry_of(const Vacuum *vacuum)
 {
-    return PageIsNew(page) || ruhnsw_trailer(page)->kind != RUHNSW_PAGE_NODES
-               ? 0
-               : PageGetMaxOffsetNumber(page);
+    return &vacuum->writer.graph.geometry;
+}
+
+/* Slots of a NODES page, 0 for others. */
+static OffsetNumber
+slot_count(Vacuum *vacuum, Page page)
+{
+    return ruhnsw_slot_count(geometry_of(vacuum), page);
 }
 
 static RuhnswNode *
 node_at(Vacuum *vacuum, Page page, BlockNumber block, OffsetNumber offset)
 {
-    return ruhnsw_node_at(vacuum->index, page, block, offset, vacuum->writer.graph.meta.dim);
+    return ruhnsw_node_at(vacuum->index, geometry_of(vacuum), page, block, offset);
+}
+
+static bool
+is_side(Page page)
+{
+    return !PageIsNew(page) && ruhnsw_trailer(page)->kind == RUHNSW_PAGE_SIDE;
+}
+
+/* Slots or tuples of a page. */
+static OffsetNumber
+place_count(Vacuum *vacuum, Page page)
+{
+    return is_side(page) ? PageGetMaxOffsetNumber(page) : slot_count(vacuum, page);
 }
 
 static bool
@@ -108,22 +125,41 @@ any_dead(Vacuum *vacuum, const uint64 *links, int count)
 
 /* ---- remove ---- */
 
-/* The rows of the node or rows tuple at an offset; NULL for other tuples. */
-static ItemPointerData *
-rows_at(Vacuum *vacuum, Page page, BlockNumber block, OffsetNumber offset, uint16 **count)
-{
-    RuhnswNode *node = node_at(vacuum, page, block, offset);
-    RuhnswRows *rows = node ? NULL : ruhnsw_rows_at(vacuum->index, page, block, offset);
+/* The rows of the node or rows tuple at a place, and where their number is; NULL when there are
+ * none. Only one of wide and narrow is set. */
+typedef struct RowList {
+    ItemPointerData *tids;
+    uint16 *wide;
+    uint8 *narrow;
+} RowList;
 
-    if (node) {
-        *count = &node->tid_count;
-        return node->tids;
+static RowList
+rows_at(Vacuum *vacuum, Page page, BlockNumber block, OffsetNumber offset)
+{
+    RowList list = {NULL, NULL, NULL};
+
+    if (is_side(page)) {
+        RuhnswRows *rows = ruhnsw_rows_at(vacuum->index, page, block, offset);
+
+        if (rows) {
+            list.tids = rows->tids;
+            list.wide = &rows->count;
+        }
+    } else {
+        RuhnswNode *node = node_at(vacuum, page, block, offset);
+
+        if (node) {
+            list.tids = ruhnsw_tail(geometry_of(vacuum), node)->tids;
+            list.narrow = &node->tid_count;
+        }
     }
-    if (rows) {
-        *count = &rows->count;
-        return rows->tids;
-    }
-    return NULL;
+    return list;
+}
+
+static int
+row_count(const RowList *list)
+{
+    return list->tids == NULL ? 0 : list->wide ? *list->wide : *list->narrow;
 }
 
 /* Asks for every row of the page whether it goes; masks[offset] has a bit per row. */
@@ -132,14 +168,12 @@ find_dead_rows(Vacuum *vacuum, Page page, BlockNumber block, uint64 *masks)
 {
     bool found = false;
 
-    for (OffsetNumber offset = FirstOffsetNumber; offset <= PageGetMaxOffsetNumber(page);
-         offset++) {
-        uint16 *count = NULL;
-        ItemPointerData *tids = rows_at(vacuum, page, block, offset, &count);
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= place_count(vacuum, page); offset++) {
+        RowList list = rows_at(vacuum, page, block, offset);
 
         masks[offset] = 0;
-        for (int i = 0; tids && i < *count; i++) {
-            if (vacuum->callback(&tids[i], vacuum->callback_state)) {
+        for (int i = 0; i < row_count(&list); i++) {
+            if (vacuum->callback(&list.tids[i], vacuum->callback_state)) {
                 masks[offset] |= UINT64CONST(1) << i;
                 vacuum->stats->tuples_removed++;
                 found = true;
@@ -151,6 +185,24 @@ find_dead_rows(Vacuum *vacuum, Page page, BlockNumber block, uint64 *masks)
     return found;
 }
 
+/* Takes the rows of the mask off a list; returns how many are left. */
+static int
+shorten(RowList *list, uint64 mask)
+{
+    int count = row_count(list);
+    int kept = 0;
+
+    for (int i = 0; i < count; i++)
+        if (!(mask & (UINT64CONST(1) << i)))
+            list->tids[kept++] = list->tids[i];
+    memset(&list->tids[kept], 0, sizeof(ItemPointerData) * (count - kept));
+    if (list->wide)
+        *list->wide = kept;
+    else
+        *list->narrow = kept;
+    return kept;
+}
+
 static void
 remove_dead_rows(Vacuum *vacuum, Buffer buffer, const uint64 *masks)
 {
@@ -160,23 +212,17 @@ remove_dead_rows(Vacuum *vacuum, Buffer buffer, const uint64 *masks)
 
     ruhnsw_change_begin(&change, vacuum->index, false);
     page = ruhnsw_change_page(&change, buffer);
-    for (OffsetNumber offset = FirstOffsetNumber; offset <= PageGetMaxOffsetNumber(page);
-         offset++) {
-        uint16 *count = NULL;
-        ItemPointerData *tids;
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= place_count(vacuum, page); offset++) {
         RuhnswNode *node;
-        int kept = 0;
+        RowList list;
+        int kept;
 
         if (masks[offset] == 0)
             continue;
-        tids = rows_at(vacuum, page, block, offset, &count);
-        for (int i = 0; i < *count; i++)
-            if (!(masks[offset] & (UINT64CONST(1) << i)))
-                tids[kept++] = tids[i];
-        memset(&tids[kept], 0, sizeof(ItemPointerData) * (*count - kept));
-        *count = kept;
-        node = node_at(vacuum, page, block, offset);
-        if (node == NULL || node->more != 0)
+        node = is_side(page) ? NULL : node_at(vacuum, page, block, offset);
+        list = rows_at(vacuum, page, block, offset);
+        kept = shorten(&list, masks[offset]);
+        if (node == NULL || ruhnsw_tail(geometry_of(vacuum), node)->more != 0)
             vacuum->chains = true;
         else if (kept == 0)
             node->flags |= RUHNSW_NODE_DEAD;
@@ -214,12 +260,13 @@ mark_empty_nodes(Vacuum *vacuum, Buffer buffer)
     BlockNumber block = BufferGetBlockNumber(buffer);
     Page page = BufferGetPage(buffer);
 
-    for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= slot_count(vacuum, page); offset++) {
         RuhnswNode *node = node_at(vacuum, page, block, offset);
         RuhnswChange change;
 
         if (node == NULL || (node->flags & RUHNSW_NODE_DEAD) || node->tid_count > 0 ||
-            !chain_is_empty(vacuum, ruhnsw_ref(node->generation, block, offset), node->more))
+            !chain_is_empty(vacuum, ruhnsw_ref(block, offset),
+                            ruhnsw_tail(geometry_of(vacuum), node)->more))
             continue;
         ruhnsw_change_begin(&change, vacuum->index, false);
         node = node_at(vacuum, ruhnsw_change_page(&change, buffer), block, offset);
@@ -241,46 +288,42 @@ free_chain_head(Vacuum *vacuum, Buffer buffer, uint64 ref, uint64 position)
         ruhnsw_corrupt(vacuum->index, ruhnsw_ref_block(ref),
                        "the further rows of a node are missing");
     ruhnsw_change_begin(&change, vacuum->index, false);
-    node = ruhnsw_get_node(vacuum->index, ruhnsw_change_page(&change, buffer), ref,
-                           vacuum->writer.graph.meta.dim);
-    node->more = rows->next;
+    node = ruhnsw_get_node(vacuum->index, geometry_of(vacuum), ruhnsw_change_page(&change, buffer),
+                           ref);
+    ruhnsw_tail(geometry_of(vacuum), node)->more = rows->next;
     PageIndexTupleDeleteNoCompact(ruhnsw_change_page(&change, side), ruhnsw_ref_offset(position));
     ruhnsw_change_commit(&change);
     UnlockReleaseBuffer(side);
 }
 
-/* Frees an unlinked node of the locked page, its links and its rows tuples. */
+/* Frees an unlinked node of the locked page, its upper links and its rows tuples. */
 static void
 free_node(Vacuum *vacuum, Buffer buffer, OffsetNumber offset)
 {
+    const RuhnswGeometry *geometry = geometry_of(vacuum);
     BlockNumber block = BufferGetBlockNumber(buffer);
     RuhnswNode *node = node_at(vacuum, BufferGetPage(buffer), block, offset);
-    ItemPointerData where = node->links;
-    uint64 ref = ruhnsw_ref(node->generation, block, offset);
-    bool apart = ItemPointerGetBlockNumber(&where) != block;
-    Buffer links_buffer = buffer;
+    uint64 ref = ruhnsw_ref(block, offset);
+    uint64 upper = ruhnsw_tail(geometry, node)->upper;
+    Buffer side = InvalidBuffer;
     RuhnswChange change;
-    Page page;
 
-    while (node->more != 0)
-        free_chain_head(vacuum, buffer, ref, node->more);
-    if (apart)
-        links_buffer =
-            ruhnsw_read(vacuum->index, ItemPointerGetBlockNumber(&where), BUFFER_LOCK_EXCLUSIVE);
-    if (ruhnsw_get_links(vacuum->index, BufferGetPage(links_buffer), &where, ref,
-                         vacuum->writer.graph.meta.m) == NULL)
-        ruhnsw_corrupt(vacuum->index, block, "the links of the node at offset %u are missing",
-                       offset);
+    while (ruhnsw_tail(geometry, node)->more != 0)
+        free_chain_head(vacuum, buffer, ref, ruhnsw_tail(geometry, node)->more);
+    if (upper != 0) {
+        side = ruhnsw_read(vacuum->index, ruhnsw_ref_block(upper), BUFFER_LOCK_EXCLUSIVE);
+        if (ruhnsw_get_links(vacuum->index, BufferGetPage(side), upper, ref, geometry->m) == NULL)
+            ruhnsw_corrupt(vacuum->index, block,
+                           "the upper links of the node in slot %u are missing", offset);
+    }
     ruhnsw_change_begin(&change, vacuum->index, false);
-    page = ruhnsw_change_page(&change, buffer);
-    PageIndexTupleDeleteNoCompact(page, offset);
-    ruhnsw_trailer(page)->generation++;
-    if (apart)
-        page = ruhnsw_change_page(&change, links_buffer);
-    PageIndexTupleDeleteNoCompact(page, ItemPointerGetOffsetNumber(&where));
+    node = node_at(vacuum, ruhnsw_change_page(&change, buffer), block, offset);
+    memset(node, 0, geometry->slot_size);
+    if (upper != 0)
+        PageIndexTupleDeleteNoCompact(ruhnsw_change_page(&change, side), ruhnsw_ref_offset(upper));
     ruhnsw_change_commit(&change);
-    if (apart)
-        UnlockReleaseBuffer(links_buffer);
+    if (upper != 0)
+        UnlockReleaseBuffer(side);
 }
 
 /* Frees the unlinked nodes of the locked page that nobody can stand on, and remembers where there
@@ -292,24 +335,23 @@ free_nodes(Vacuum *vacuum, Buffer buffer)
     Page page = BufferGetPage(buffer);
     bool freed = PageIsNew(page);
 
-    for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= slot_count(vacuum, page); offset++) {
         RuhnswNode *node = node_at(vacuum, page, block, offset);
 
         if (node == NULL || !(node->flags & RUHNSW_NODE_UNLINKED))
             continue;
-        if (GlobalVisCheckRemovableFullXid(NULL, FullTransactionIdFromU64(node->unlinked_at))) {
+        if (GlobalVisCheckRemovableFullXid(
+                NULL,
+                FullTransactionIdFromU64(ruhnsw_tail(geometry_of(vacuum), node)->unlinked_at))) {
             free_node(vacuum, buffer, offset);
             freed = true;
         } else {
             vacuum->unlinked++;
         }
     }
-    if (PageIsNew(page))
-        RecordPageWithFreeSpace(vacuum->index, block, RUHNSW_PAGE_CAPACITY);
-    else if (freed)
-        RecordPageWithFreeSpace(vacuum->index, block, PageGetExactFreeSpace(page));
-    else if (ruhnsw_trailer(page)->kind == RUHNSW_PAGE_SIDE &&
-             PageGetExactFreeSpace(page) > vacuum->side_room) {
+    if (freed)
+        RecordFreeIndexPage(vacuum->index, block);
+    else if (is_side(page) && PageGetExactFreeSpace(page) > vacuum->side_room) {
         vacuum->side_room = PageGetExactFreeSpace(page);
         vacuum->side_block = block;
     }
@@ -356,14 +398,15 @@ collect_dead(Vacuum *vacuum)
         Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_SHARE);
         Page page = BufferGetPage(buffer);
 
-        for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+        for (OffsetNumber offset = FirstOffsetNumber; offset <= slot_count(vacuum, page);
+             offset++) {
             RuhnswNode *node = node_at(vacuum, page, block, offset);
             uint64 ref;
 
             if (node == NULL || !(node->flags & RUHNSW_NODE_DEAD) ||
                 (node->flags & RUHNSW_NODE_UNLINKED))
                 continue;
-            ref = ruhnsw_ref(node->generation, block, offset);
+            ref = ruhnsw_ref(block, offset);
             hash_search(vacuum->dead, &ref, HASH_ENTER, NULL);
             count++;
         }
@@ -392,11 +435,12 @@ highest_live_node(Vacuum *vacuum, int *level)
         Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_SHARE);
         Page page = BufferGetPage(buffer);
 
-        for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+        for (OffsetNumber offset = FirstOffsetNumber; offset <= slot_count(vacuum, page);
+             offset++) {
             RuhnswNode *node = node_at(vacuum, page, block, offset);
 
             if (node && !(node->flags & RUHNSW_NODE_DEAD) && node->level > *level) {
-                best = ruhnsw_ref(node->generation, block, offset);
+                best = ruhnsw_ref(block, offset);
                 *level = node->level;
             }
         }
@@ -450,11 +494,11 @@ repair_level(RuhnswWriter *writer, int level, uint32 found, void *arg)
     int limit = ruhnsw_level_limit(meta->m, level);
 
     for (int attempt = 0; attempt < REPAIR_ATTEMPTS; attempt++) {
-        ItemPointerData where;
+        uint64 position;
         int count = 0;
         int chosen;
-        int old_count =
-            ruhnsw_load_links(&writer->graph, repair->ref, level, writer->old_links, &where, NULL);
+        int old_count = ruhnsw_load_links(&writer->graph, repair->ref, level, writer->old_links,
+                                          &position, NULL);
 
         if (old_count < 0 || !any_dead(repair->vacuum, writer->old_links, old_count))
             return;
@@ -467,7 +511,7 @@ repair_level(RuhnswWriter *writer, int level, uint32 found, void *arg)
                                 writer->candidates, count, limit, NULL);
         for (int i = 0; i < chosen; i++)
             writer->new_links[i] = writer->candidates[i].node;
-        if (ruhnsw_replace_links(writer, repair->ref, &where, level, writer->old_links, old_count,
+        if (ruhnsw_replace_links(writer, repair->ref, position, level, writer->old_links, old_count,
                                  writer->new_links, chosen))
             return;
     }
@@ -496,33 +540,68 @@ repair_node(Vacuum *vacuum, uint64 ref)
         ruhnsw_search_levels(writer, writer->vector, top, repair_level, &repair);
 }
 
-/* Whether a live node of the locked page has a dead link; *look: its links lie on another page. */
-static bool
-has_dead_link(Vacuum *vacuum, Page page, BlockNumber block, const RuhnswNode *node, uint64 ref,
-              bool *look)
+/* Takes the dead ones out of the learned links of the exclusively locked page. */
+static void
+drop_dead_learned(Vacuum *vacuum, Buffer buffer)
 {
-    int m = vacuum->writer.graph.meta.m;
-    ItemPointerData where = node->links;
-    RuhnswLinks *links;
+    const RuhnswGeometry *geometry = geometry_of(vacuum);
+    BlockNumber block = BufferGetBlockNumber(buffer);
+    Page page = BufferGetPage(buffer);
+    RuhnswChange change;
+    bool changing = false;
 
-    *look = ItemPointerGetBlockNumber(&where) != block;
-    if (*look)
-        return false;
-    links = ruhnsw_get_links(vacuum->index, page, &where, ref, m);
-    if (links == NULL)
-        ruhnsw_corrupt(vacuum->index, block, "a node has no links tuple");
-    for (int level = 0; level <= links->level; level++)
-        if (any_dead(vacuum, links->links + ruhnsw_level_start(m, level), links->counts[level]))
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= slot_count(vacuum, page); offset++) {
+        RuhnswNode *node = node_at(vacuum, page, block, offset);
+
+        for (int i = 0; node && i < geometry->learned; i++) {
+            uint32 number = ruhnsw_learned_links(geometry, node)[i];
+
+            if (number == RUHNSW_NO_LINK || !is_dead(vacuum, ruhnsw_number_ref(geometry, number)))
+                continue;
+            if (!changing) {
+                ruhnsw_change_begin(&change, vacuum->index, false);
+                page = ruhnsw_change_page(&change, buffer);
+                node = node_at(vacuum, page, block, offset);
+                changing = true;
+            }
+            ruhnsw_learned_links(geometry, node)[i] = RUHNSW_NO_LINK;
+        }
+    }
+    if (changing)
+        ruhnsw_change_commit(&change);
+}
+
+static bool
+has_dead_learned(Vacuum *vacuum, const RuhnswNode *node)
+{
+    const RuhnswGeometry *geometry = geometry_of(vacuum);
+    const uint32 *learned = ruhnsw_learned_links(geometry, node);
+
+    for (int i = 0; i < geometry->learned; i++)
+        if (learned[i] != RUHNSW_NO_LINK &&
+            is_dead(vacuum, ruhnsw_number_ref(geometry, learned[i])))
             return true;
     return false;
 }
 
 static bool
-has_dead_link_elsewhere(Vacuum *vacuum, uint64 ref)
+has_dead_base_link(Vacuum *vacuum, const RuhnswNode *node)
+{
+    const RuhnswGeometry *geometry = geometry_of(vacuum);
+    const uint32 *links = ruhnsw_base_links(geometry, node);
+
+    for (int i = 0; i < node->link_count; i++)
+        if (is_dead(vacuum, ruhnsw_number_ref(geometry, links[i])))
+            return true;
+    return false;
+}
+
+static bool
+has_dead_upper_link(Vacuum *vacuum, uint64 ref)
 {
     RuhnswWriter *writer = &vacuum->writer;
 
-    for (int level = 0;; level++) {
+    for (int level = 1;; level++) {
         int count = ruhnsw_load_links(&writer->graph, ref, level, writer->old_links, NULL, NULL);
 
         if (count < 0)
@@ -530,6 +609,29 @@ has_dead_link_elsewhere(Vacuum *vacuum, uint64 ref)
         if (any_dead(vacuum, writer->old_links, count))
             return true;
     }
+}
+
+/* The nodes of a page that have dead links on layer 0 (repair), or that have upper levels on which
+ * they may have (look). *learned: some node has dead learned links. */
+static int
+find_dead_links(Vacuum *vacuum, Page page, BlockNumber block, uint64 *refs, bool *look,
+                bool *learned)
+{
+    int count = 0;
+
+    *learned = false;
+    for (OffsetNumber offset = FirstOffsetNumber; offset <= slot_count(vacuum, page); offset++) {
+        RuhnswNode *node = node_at(vacuum, page, block, offset);
+
+        if (node == NULL || (node->flags & RUHNSW_NODE_DEAD))
+            continue;
+        *learned = *learned || has_dead_learned(vacuum, node);
+        look[count] = !has_dead_base_link(vacuum, node);
+        if (look[count] && node->level == 0)
+            continue;
+        refs[count++] = ruhnsw_ref(block, offset);
+    }
+    return count;
 }
 
 static void
@@ -541,21 +643,17 @@ repair_links(Vacuum *vacuum)
     for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < RelationGetNumberOfBlocks(vacuum->index);
          block++) {
         Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_SHARE);
-        Page page = BufferGetPage(buffer);
-        int count = 0;
+        bool learned;
+        int count = find_dead_links(vacuum, BufferGetPage(buffer), block, refs, look, &learned);
 
-        for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
-            RuhnswNode *node = node_at(vacuum, page, block, offset);
-
-            if (node == NULL || (node->flags & RUHNSW_NODE_DEAD))
-                continue;
-            refs[count] = ruhnsw_ref(node->generation, block, offset);
-            if (has_dead_link(vacuum, page, block, node, refs[count], &look[count]) || look[count])
-                count++;
-        }
         UnlockReleaseBuffer(buffer);
+        if (learned) {
+            buffer = read_block(vacuum, block, BUFFER_LOCK_EXCLUSIVE);
+            drop_dead_learned(vacuum, buffer);
+            UnlockReleaseBuffer(buffer);
+        }
         for (int i = 0; i < count; i++)
-            if (!look[i] || has_dead_link_elsewhere(vacuum, refs[i]))
+            if (!look[i] || has_dead_upper_link(vacuum, refs[i]))
                 repair_node(vacuum, refs[i]);
     }
     pfree(refs);
@@ -574,10 +672,11 @@ mark_unlinked(Vacuum *vacuum)
         Page page = BufferGetPage(buffer);
         bool changing = false;
 
-        for (OffsetNumber offset = FirstOffsetNumber; offset <= item_count(page); offset++) {
+        for (OffsetNumber offset = FirstOffsetNumber; offset <= slot_count(vacuum, page);
+             offset++) {
             RuhnswNode *node = node_at(vacuum, page, block, offset);
 
-            if (node == NULL || !is_dead(vacuum, ruhnsw_ref(node->generation, block, offset)))
+            if (node == NULL || !is_dead(vacuum, ruhnsw_ref(block, offset)))
                 continue;
             if (!changing) {
                 ruhnsw_change_begin(&change, vacuum->index, false);
@@ -586,7 +685,8 @@ mark_unlinked(Vacuum *vacuum)
                 changing = true;
             }
             node->flags |= RUHNSW_NODE_UNLINKED;
-            node->unlinked_at = U64FromFullTransactionId(ReadNextFullTransactionId());
+            ruhnsw_tail(geometry_of(vacuum), node)->unlinked_at =
+                U64FromFullTransactionId(ReadNextFullTransactionId());
             vacuum->unlinked++;
         }
         if (changing)

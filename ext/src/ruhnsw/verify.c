@@ -42,9 +42,11 @@ typedef struct Verifier {
     ReturnSetInfo *out;
     uint64 findings;
     uint64 *links;
+    float *vector;
     bloom_filter *rows; /* of the nodes, for heapallindexed; else NULL */
     uint64 chained;     /* rows tuples that nodes name */
     uint64 rows_tuples; /* rows tuples there are */
+    uint64 learned;     /* learned links of live nodes */
 } Verifier;
 
 static void finding(Verifier *verifier, const char *severity, BlockNumber block, const char *format,
@@ -85,7 +87,8 @@ checked_item(Verifier *verifier, Page page, BlockNumber block, OffsetNumber offs
     if (!ItemIdIsUsed(id))
         return NULL;
     if (!ItemIdIsNormal(id) || ItemIdGetOffset(id) < ((PageHeader)page)->pd_upper ||
-        ItemIdGetOffset(id) % MAXIMUM_ALIGNOF != 0 || ItemIdGetLength(id) < sizeof(uint64) ||
+        ItemIdGetOffset(id) % MAXIMUM_ALIGNOF != 0 ||
+        ItemIdGetLength(id) < offsetof(RuhnswLinks, links) ||
         ItemIdGetOffset(id) + ItemIdGetLength(id) > ((PageHeader)page)->pd_special) {
         finding(verifier, "error", block, "line pointer %u is out of bounds", offset);
         return NULL;
@@ -98,20 +101,22 @@ static void
 check_vector(Verifier *verifier, BlockNumber block, OffsetNumber offset, const RuhnswNode *node)
 {
     const RuhnswMetaData *meta = &verifier->graph.meta;
+    float *vector = verifier->vector;
     float norm;
 
+    ruhnsw_decode(&verifier->graph.geometry, node, vector);
     for (int i = 0; i < meta->dim; i++) {
-        if (!isfinite(node->vector[i])) {
+        if (!isfinite(vector[i])) {
             finding(verifier, "error", block, "element %d of the vector at offset %u is not finite",
                     i + 1, offset);
             return;
         }
     }
-    norm = rv_norm(node->vector, meta->dim);
-    if (meta->metric == RV_METRIC_COSINE && fabsf(norm - 1.0f) > UNIT_TOLERANCE)
+    norm = rv_norm(vector, meta->dim);
+    if (meta->metric == RV_METRIC_COSINE && fabsf(norm - 1.0f) > UNIT_TOLERANCE + meta->max_error)
         finding(verifier, "error", block, "the vector at offset %u has length %g, not 1", offset,
                 norm);
-    if (norm > meta->max_norm * (1 + NORM_TOLERANCE))
+    if (norm > meta->max_norm * (1 + NORM_TOLERANCE) + meta->max_error)
         finding(verifier, "error", block,
                 "the vector at offset %u has length %g, more than the bound %g", offset, norm,
                 meta->max_norm);
@@ -134,16 +139,23 @@ check_tids(Verifier *verifier, BlockNumber block, OffsetNumber offset, const Ite
     }
 }
 
+static bool
+position_in_file(Verifier *verifier, uint64 position)
+{
+    return ruhnsw_ref_block(position) >= RUHNSW_FIRST_BLOCK &&
+           ruhnsw_ref_block(position) < RelationGetNumberOfBlocks(verifier->index);
+}
+
 /* Follows a node's chain of rows tuples. */
 static void
 check_chain(Verifier *verifier, uint64 ref, const RuhnswNode *node)
 {
     ItemPointerData tids[RUHNSW_CHAIN_TIDS];
-    uint64 position = node->more;
+    uint64 position = ruhnsw_tail(&verifier->graph.geometry, node)->more;
     uint64 bound = (uint64)RelationGetNumberOfBlocks(verifier->index) * BLCKSZ / sizeof(RuhnswRows);
 
     while (position != 0 && position != RUHNSW_ROWS_END) {
-        if (!ruhnsw_ref_in_file(verifier->index, position) || verifier->chained > bound) {
+        if (!position_in_file(verifier, position) || verifier->chained > bound) {
             finding(verifier, "error", ruhnsw_ref_block(ref),
                     "the further rows of the node at offset %u do not end", ruhnsw_ref_offset(ref));
             return;
@@ -164,7 +176,7 @@ check_link(Verifier *verifier, uint64 ref, int level, uint64 link)
 
     if (link == ref)
         finding(verifier, "error", block, "the node at offset %u links to itself", offset);
-    else if (!ruhnsw_ref_in_file(verifier->index, link))
+    else if (!ruhnsw_ref_in_file(&verifier->graph, link))
         finding(verifier, "error", block,
                 "the node at offset %u links to block %u, which is not there", offset,
                 ruhnsw_ref_block(link));
@@ -210,33 +222,49 @@ check_node_links(Verifier *verifier, uint64 ref, const RuhnswNode *node)
     }
 }
 
+/* Learned links of a live node: to live nodes, not to itself, none twice. */
 static void
-check_node(Verifier *verifier, Page page, BlockNumber block, OffsetNumber offset,
-           const RuhnswNode *node, Size size)
+check_learned(Verifier *verifier, uint64 ref, const RuhnswNode *node)
+{
+    const RuhnswGeometry *geometry = &verifier->graph.geometry;
+    const uint32 *learned = ruhnsw_learned_links(geometry, node);
+
+    for (int i = 0; i < geometry->learned; i++) {
+        if (learned[i] == RUHNSW_NO_LINK)
+            continue;
+        verifier->learned++;
+        check_link(verifier, ref, 0, ruhnsw_number_ref(geometry, learned[i]));
+        for (int j = 0; j < i; j++)
+            if (learned[i] == learned[j])
+                finding(verifier, "error", ruhnsw_ref_block(ref),
+                        "the node at offset %u has a learned link twice", ruhnsw_ref_offset(ref));
+    }
+}
+
+static void
+check_node(Verifier *verifier, BlockNumber block, OffsetNumber offset, const RuhnswNode *node)
 {
     const RuhnswMetaData *meta = &verifier->graph.meta;
-    const char *problem = ruhnsw_check_node(node, size, meta->dim, meta->m);
-    uint64 ref = ruhnsw_ref(node->generation, block, offset);
+    const char *problem = ruhnsw_check_node(&verifier->graph.geometry, node);
+    uint64 ref = ruhnsw_ref(block, offset);
 
     if (problem) {
-        finding(verifier, "error", block, "%s (offset %u)", problem, offset);
+        finding(verifier, "error", block, "%s (slot %u)", problem, offset);
         return;
     }
-    if ((uint16)(ruhnsw_trailer(page)->generation - node->generation) > PG_INT16_MAX)
-        finding(verifier, "error", block,
-                "the node at offset %u is of a later generation than "
-                "its page",
-                offset);
     if (node->level > meta->entry_level && !(node->flags & RUHNSW_NODE_DEAD))
         finding(verifier, "warning", block,
                 "the node at offset %u has level %u, above the entry point's %d", offset,
                 node->level, meta->entry_level);
     check_vector(verifier, block, offset, node);
-    check_tids(verifier, block, offset, node->tids, node->tid_count);
+    check_tids(verifier, block, offset, ruhnsw_tail(&verifier->graph.geometry, node)->tids,
+               node->tid_count);
     check_chain(verifier, ref, node);
     check_node_links(verifier, ref, node);
-    if (!(node->flags & RUHNSW_NODE_DEAD) && verifier->reach &&
-        !ruhnsw_reached(verifier->reach, ref))
+    if (node->flags & RUHNSW_NODE_DEAD)
+        return;
+    check_learned(verifier, ref, node);
+    if (verifier->reach && !ruhnsw_reached(verifier->reach, ref))
         finding(verifier, "error", block, "the node at offset %u cannot be reached from the root",
                 offset);
 }
@@ -246,16 +274,16 @@ check_links_tuple(Verifier *verifier, BlockNumber block, OffsetNumber offset,
                   const RuhnswLinks *links, Size size)
 {
     const char *problem = ruhnsw_check_links(links, size, verifier->graph.meta.m);
-    ItemPointerData where;
+    uint64 where;
     uint64 owner = links->owner;
 
     if (problem) {
         finding(verifier, "error", block, "%s (offset %u)", problem, offset);
         return;
     }
-    if (!ruhnsw_ref_in_file(verifier->index, owner) ||
-        ruhnsw_load_links(&verifier->graph, owner, 0, verifier->links, &where, NULL) < 0 ||
-        ItemPointerGetBlockNumber(&where) != block || ItemPointerGetOffsetNumber(&where) != offset)
+    if (!ruhnsw_ref_in_file(&verifier->graph, owner) ||
+        ruhnsw_load_links(&verifier->graph, owner, 1, verifier->links, &where, NULL) < 0 ||
+        where != ruhnsw_position(block, offset))
         finding(verifier, "error", block, "the links tuple at offset %u belongs to no node",
                 offset);
 }
@@ -269,7 +297,7 @@ check_rows_tuple(Verifier *verifier, BlockNumber block, OffsetNumber offset, con
     verifier->rows_tuples++;
     if (problem)
         finding(verifier, "error", block, "%s (offset %u)", problem, offset);
-    else if (!ruhnsw_ref_in_file(verifier->index, rows->owner) ||
+    else if (!ruhnsw_ref_in_file(&verifier->graph, rows->owner) ||
              !ruhnsw_load_node(&verifier->graph, rows->owner, NULL, NULL, NULL))
         finding(verifier, "error", block, "the rows tuple at offset %u belongs to no node", offset);
     else
@@ -277,10 +305,31 @@ check_rows_tuple(Verifier *verifier, BlockNumber block, OffsetNumber offset, con
 }
 
 static void
-check_page(Verifier *verifier, Page page, BlockNumber block)
+check_nodes_page(Verifier *verifier, Page page, BlockNumber block)
 {
-    RuhnswPageKind kind = ruhnsw_trailer(page)->kind;
+    const RuhnswGeometry *geometry = &verifier->graph.geometry;
+    uint32 used = ((PageHeader)page)->pd_lower - RUHNSW_SLOT_START;
 
+    if (((PageHeader)page)->pd_lower < RUHNSW_SLOT_START || used % geometry->slot_size != 0 ||
+        used / geometry->slot_size > geometry->slots) {
+        finding(verifier, "error", block, "the page's slots end at byte %u",
+                ((PageHeader)page)->pd_lower);
+        return;
+    }
+    for (OffsetNumber offset = 1; offset <= ruhnsw_slot_count(geometry, page); offset++) {
+        const RuhnswNode *node =
+            (const RuhnswNode *)((char *)page + ruhnsw_slot_start(geometry, offset));
+
+        if (node->flags & RUHNSW_NODE_USED)
+            check_node(verifier, block, offset, node);
+        else if (node->flags != 0)
+            finding(verifier, "error", block, "the empty slot %u has flags", offset);
+    }
+}
+
+static void
+check_side_page(Verifier *verifier, Page page, BlockNumber block)
+{
     for (OffsetNumber offset = FirstOffsetNumber; offset <= PageGetMaxOffsetNumber(page);
          offset++) {
         Size size = 0;
@@ -288,15 +337,22 @@ check_page(Verifier *verifier, Page page, BlockNumber block)
 
         if (item == NULL)
             continue;
-        if (*item == RUHNSW_TUPLE_NODE && kind == RUHNSW_PAGE_NODES)
-            check_node(verifier, page, block, offset, (RuhnswNode *)item, size);
-        else if (*item == RUHNSW_TUPLE_LINKS)
+        if (*item == RUHNSW_TUPLE_LINKS)
             check_links_tuple(verifier, block, offset, (RuhnswLinks *)item, size);
-        else if (*item == RUHNSW_TUPLE_ROWS && kind == RUHNSW_PAGE_SIDE)
+        else if (*item == RUHNSW_TUPLE_ROWS)
             check_rows_tuple(verifier, block, offset, (RuhnswRows *)item, size);
         else
             finding(verifier, "error", block, "the tuple at offset %u has type %u", offset, *item);
     }
+}
+
+static void
+check_page(Verifier *verifier, Page page, BlockNumber block)
+{
+    if (ruhnsw_trailer(page)->kind == RUHNSW_PAGE_NODES)
+        check_nodes_page(verifier, page, block);
+    else
+        check_side_page(verifier, page, block);
 }
 
 /* ---- the index ---- */
@@ -310,7 +366,7 @@ check_entry(Verifier *verifier)
 
     if (meta->entry == RUHNSW_NO_REF)
         return;
-    if (!ruhnsw_ref_in_file(verifier->index, meta->entry) ||
+    if (!ruhnsw_ref_in_file(&verifier->graph, meta->entry) ||
         !ruhnsw_load_node(&verifier->graph, meta->entry, NULL, &flags, &level)) {
         finding(verifier, "error", RUHNSW_META_BLOCK, "the entry point is not there");
         return;
@@ -320,7 +376,7 @@ check_entry(Verifier *verifier)
     if (level != meta->entry_level)
         finding(verifier, "error", RUHNSW_META_BLOCK,
                 "the entry point has level %d, the meta page says %d", level, meta->entry_level);
-    if (!ruhnsw_ref_in_file(verifier->index, meta->root) ||
+    if (!ruhnsw_ref_in_file(&verifier->graph, meta->root) ||
         !ruhnsw_load_node(&verifier->graph, meta->root, NULL, &flags, NULL) ||
         (flags & RUHNSW_NODE_UNLINKED)) {
         finding(verifier, "error", RUHNSW_META_BLOCK, "the root of layer 0 is not there");
@@ -403,6 +459,7 @@ ruhnsw_verify(Relation index, Relation table, ReturnSetInfo *out)
 
     ruhnsw_graph_open(&verifier.graph, index);
     verifier.links = palloc(sizeof(uint64) * 2 * RUHNSW_MAX_M);
+    verifier.vector = palloc(sizeof(float) * verifier.graph.meta.dim);
     if (table != NULL) {
         snapshot = RegisterSnapshot(GetTransactionSnapshot());
         verifier.rows = bloom_create(Max((int64)table->rd_rel->reltuples, 10000), work_mem, 0);

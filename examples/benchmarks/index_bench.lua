@@ -1,0 +1,391 @@
+-- index_bench.lua - ruhnsw against pgvector's hnsw: same rows, same parameters, one server, in turns.
+--
+--   make bench-index      or, for a few minutes only,      make bench-index QUICK=1
+--
+-- Per data set, for every system:
+--   build    seconds without parallel workers, over 95% of the rows
+--   insert   the other rows, one prepared statement and transaction each, by one client and by two
+--   build    seconds with one worker, over all rows, and bytes; this index is the one that is searched
+--   recall   at ascending ef_search, until 0.99 is reached; kept are the values around 0.95 and 0.99, and 40
+--   search   at each of these, short windows of one client and of two; the systems take turns within a round
+--   churn    half of the rows deleted, vacuumed, inserted again: recall at the same ef_search
+--
+-- Speed at a recall is interpolated on a round's curve (ruvector.curve), ratios are taken within a round,
+-- and the median of the rounds counts. Everything learned is off. The client adds the same to both systems;
+-- the row "protocol" shows how much: a prepared statement with the same parameter that searches nothing.
+--
+-- Environment (make passes its variables on):
+--   QUICK=1          the bundled data only, 500 queries, 3 short rounds
+--   DATASETS="a b"   by name; default: all that are present
+--   DATA=folder      where those that are not bundled are; default ../shared/data
+--   EF="10 20 40"    the ef_search values to try, ascending
+--   ROUNDS, WINDOW (seconds), QUERIES (test queries at most), M, EF_CONSTRUCTION
+--   EXTRA_WITH="storage = int8; storage = float16"   more ruhnsw indexes, beside the plain one
+
+local json = require("dkjson") -- Debian: lua-dkjson
+local clock = require("ruvector.clock")
+local cluster = require("ruvector.cluster")
+local curve = require("ruvector.curve")
+local clients = require("benchmarks.index.clients")
+local criteria = require("benchmarks.index.criteria")
+local data = require("benchmarks.index.data")
+local systems = require("benchmarks.index.system")
+local terminal = require("demo.terminal")
+
+local DEFAULT_EF = 40
+local HELD_OUT = 20 -- each that many-th row is inserted and not built
+local EF_SEARCHES = "10 14 20 28 40 57 80 113 160 226 320 453 640 800 1000 1400 2000 2800 4000"
+local say = terminal.say
+
+local function env_number(name, default)
+   local text = os.getenv(name)
+   if not text or text == "" then return default end
+   return tonumber(text) or error(("%s must be a number, not '%s'"):format(name, text), 0)
+end
+
+local function words(text, separator)
+   local out = {}
+   for word in text:gmatch("[^" .. separator .. "]+") do
+      word = word:match("^%s*(.-)%s*$")
+      if word ~= "" then out[#out + 1] = word end
+   end
+   return out
+end
+
+local function options()
+   local quick = (os.getenv("QUICK") or "") ~= "" and os.getenv("QUICK") ~= "0"
+   local o = { quick = quick, folder = os.getenv("DATA") or "", efs = {}, variants = { "" },
+      rounds = env_number("ROUNDS", quick and 3 or 5), window = env_number("WINDOW", quick and 0.5 or 1),
+      queries = env_number("QUERIES", quick and 500 or 2000), m = env_number("M", 16),
+      ef_construction = env_number("EF_CONSTRUCTION", 64) }
+   if o.folder == "" then o.folder = "../shared/data" end
+   local ef_text = os.getenv("EF") or ""
+   if ef_text == "" then ef_text = EF_SEARCHES end
+   for _, word in ipairs(words(ef_text, " ,")) do
+      local ef = tonumber(word) or error("EF must be a list of numbers, not '" .. ef_text .. "'", 0)
+      if ef < data.K then error(("EF %d is below the %d rows asked for"):format(ef, data.K), 0) end
+      o.efs[#o.efs + 1] = ef
+   end
+   table.sort(o.efs)
+   for _, with in ipairs(words(os.getenv("EXTRA_WITH") or "", ";")) do o.variants[#o.variants + 1] = with end
+   local names = words(os.getenv("DATASETS") or "", " ,")
+   o.named = #names > 0
+   o.names = o.named and names or quick and { "debian-packages" } or data.NAMES
+   return o
+end
+
+-- Progress of a step: what it was and how long it took.
+local function step(text, body)
+   local started = clock.now()
+   local results = { body() }
+   say(terminal.dim(("  %7.1f s  %s"):format(clock.now() - started, text)))
+   return unpack(results)
+end
+
+-- ---- the steps ---------------------------------------------------------------------------------
+
+local function build_and_insert(run, set, system, out)
+   local function held_out(id) return id % HELD_OUT == HELD_OUT - 1 end
+   local db, pool = run.db, run.pool
+   step(system.name .. ": loaded", function()
+      system:load(db, set, function(id) return not held_out(id) end)
+   end)
+   step(system.name .. ": built without workers", function() out.build[0] = system:build(db, set, 0) end)
+   local ids = { {}, {}, {} } -- the first third for one client alone, the others for two at once
+   local n = 0
+   for id = HELD_OUT - 1, set.rows.count - 1, HELD_OUT do
+      n = n + 1
+      table.insert(ids[n % 3 + 1], id)
+   end
+   for count = 1, 2 do
+      step(("%s: inserted by %d client(s)"):format(system.name, count), function()
+         local start = clock.now() + 0.5
+         local answers = pool:all(count, function(i)
+            return { op = "insert", sql = system:insert_sql(), path = set.row_path,
+               ids = ids[count == 1 and 1 or i + 1], start = start }
+         end)
+         local first, last, done = math.huge, 0, 0
+         for _, answer in ipairs(answers) do
+            first, last = math.min(first, answer.started), math.max(last, answer.ended)
+            done = done + #answer.latencies
+         end
+         out.insert[count] = done / (last - first)
+      end)
+   end
+   step(system.name .. ": loaded again", function() system:load(db, set, function() return true end) end)
+   step(system.name .. ": built with one worker", function()
+      out.build[1], out.bytes = system:build(db, set, 1)
+   end)
+   system:check_plan(db, set)
+end
+
+-- Recall at ascending ef_search, and of these the points worth timing.
+local function find_points(run, set, system)
+   local all, keep, goal = {}, {}, criteria.GOALS[#criteria.GOALS]
+   for _, ef in ipairs(run.options.efs) do
+      if ef > system.largest_ef then break end
+      local recall, distances = system:recall(run.db, set, ef)
+      all[#all + 1] = { ef = ef, recall = recall, distances = distances, qps = { {}, {} }, latencies = {} }
+      if recall >= goal and ef >= DEFAULT_EF then break end
+   end
+   for _, wanted in ipairs(criteria.GOALS) do
+      for i, point in ipairs(all) do
+         if point.recall >= wanted then
+            keep[i] = true
+            if i > 1 then keep[i - 1] = true end
+            break
+         end
+      end
+   end
+   local points = {}
+   for i, point in ipairs(all) do
+      if keep[i] or point.ef == DEFAULT_EF or i == #all then
+         point.pages = system:pages(run.db, set, point.ef)
+         points[#points + 1] = point
+      end
+   end
+   return points
+end
+
+-- All windows of one round: at each client count the systems take turns, point by point.
+local function round(run, set, results, number)
+   local most = 0
+   for _, r in ipairs(results) do most = math.max(most, #r.points) end
+   for count = 1, 2 do
+      for i = 0, most do
+         for _, r in ipairs(results) do
+            local point = r.points[i]
+            local message = { setup = { point and r.system:set_ef(point.ef) }, offset = number * 307,
+               sql = point and r.system:search_sql(set) or r.system:floor_sql(),
+               rows = point and data.K or 1 }
+            if i == 0 or point then
+               local seconds = i == 0 and run.options.window / 4 or run.options.window
+               local window = run.pool:window(count, seconds, message)
+               local into = i == 0 and r.protocol or point
+               into.qps[count][number] = window.qps
+               if count == 1 then
+                  for _, latency in ipairs(window.latencies) do table.insert(into.latencies, latency) end
+               end
+            end
+         end
+      end
+   end
+end
+
+local function finish_points(r)
+   for _, point in ipairs { r.protocol, unpack(r.points) } do
+      point.p50_us, point.p99_us = curve.quantile(point.latencies, 0.5), curve.quantile(point.latencies, 0.99)
+      point.latencies = nil
+   end
+end
+
+-- Nothing is timed here, so two systems are churned at once.
+local function churn(run, set, results)
+   for first = 1, #results, 2 do
+      step("half of the rows deleted, vacuumed, inserted again", function()
+         run.pool:all(math.min(2, #results - first + 1), function(i)
+            return { op = "exec", statements = results[first + i - 1].system:churn_sql() }
+         end)
+      end)
+   end
+   for _, r in ipairs(results) do
+      local at = r.points[#r.points]
+      for _, point in ipairs(r.points) do
+         if point.ef == DEFAULT_EF then at = point end
+      end
+      r.churn = { ef = at.ef, before = at.recall, after = (r.system:recall(run.db, set, at.ef)),
+         bytes = run.db:value(("SELECT pg_relation_size('%s_index')"):format(r.system.table)) }
+   end
+end
+
+local function measure(run, set)
+   terminal.heading(("%s: %s x %d, %s, %d test queries"):format(set.name, terminal.thousands(set.rows.count),
+      set.rows.dim, set.metric, set.last - set.first + 1))
+   run.pool:all(2, function()
+      return { op = "connect", conninfo = run.server:conninfo(), setup = systems.SETUP }
+   end)
+   run.pool:all(2, function()
+      return { op = "queries", path = set.query_path, first = set.first, last = set.last }
+   end)
+   local results = {}
+   for i, system in ipairs(run.systems) do
+      results[i] = { system = system, build = {}, insert = {},
+         protocol = { qps = { {}, {} }, latencies = {} } }
+      build_and_insert(run, set, system, results[i])
+   end
+   for _, r in ipairs(results) do
+      r.points = step(r.system.name .. ": recall", function() return find_points(run, set, r.system) end)
+   end
+   step(("%d rounds of searches in turns"):format(run.options.rounds), function()
+      for number = 1, run.options.rounds do round(run, set, results, number) end
+   end)
+   for _, r in ipairs(results) do finish_points(r) end
+   churn(run, set, results)
+   return results
+end
+
+-- ---- the report --------------------------------------------------------------------------------
+
+local function number(value, format) return value and format:format(value) or "-" end
+
+local function markdown(header, rows)
+   say("\n| " .. table.concat(header, " | ") .. " |\n|" .. ("---|"):rep(#header))
+   for _, row in ipairs(rows) do say("| " .. table.concat(row, " | ") .. " |") end
+end
+
+-- One line of the search table; label: the ef_search.
+local function search_row(name, label, p)
+   return { name, label, number(p.recall, "%.4f"), number(p.qps1, "%.0f"), number(p.qps2, "%.0f"),
+      number(p.p50_us, "%.0f"), number(p.p99_us, "%.0f"), number(p.pages, "%.0f"),
+      number(p.distances, "%.0f") }
+end
+
+local function summary(point)
+   return { ef = point.ef, recall = point.recall, pages = point.pages, distances = point.distances,
+      p50_us = point.p50_us, p99_us = point.p99_us, qps1 = curve.median(point.qps[1]),
+      qps2 = curve.median(point.qps[2]), qps_rounds = point.qps }
+end
+
+-- The medians at a recall: every column interpolated by itself; nil where it was not reached.
+local function at_goal(r, goal)
+   local out = { goal = goal }
+   for column, measure_of in pairs {
+      qps1 = function(p) return 1 / p.qps1 end, qps2 = function(p) return 1 / p.qps2 end,
+      p50_us = function(p) return p.p50_us end, p99_us = function(p) return p.p99_us end,
+      pages = function(p) return p.pages end,
+      distances = r.system.ours and function(p) return p.distances end or nil,
+   } do
+      out[column] = criteria.value_at(r.summaries, goal, measure_of)
+   end
+   out.qps1, out.qps2 = out.qps1 and 1 / out.qps1, out.qps2 and 1 / out.qps2
+   out.recall = out.qps1 and goal
+   return out
+end
+
+local function report(set, results)
+   local searches, rest = {}, {}
+   for _, r in ipairs(results) do
+      r.summaries, r.goals = {}, {}
+      for i, point in ipairs(r.points) do r.summaries[i] = summary(point) end
+      for i, goal in ipairs(criteria.GOALS) do r.goals[i] = at_goal(r, goal) end
+      r.floor = summary(r.protocol)
+      searches[#searches + 1] = search_row(r.system.name, "protocol", r.floor)
+      for _, p in ipairs(r.summaries) do
+         searches[#searches + 1] = search_row(r.system.name, tostring(p.ef), p)
+      end
+      for _, p in ipairs(r.goals) do
+         searches[#searches + 1] = search_row(r.system.name, ("at recall %.2f"):format(p.goal), p)
+      end
+      rest[#rest + 1] = { r.system.name, ("%.1f"):format(r.build[0]), ("%.1f"):format(r.build[1]),
+         ("%.1f"):format(r.bytes / 1e6), ("%.0f"):format(r.insert[1]), ("%.0f"):format(r.insert[2]),
+         ("%d"):format(r.churn.ef), ("%.4f"):format(r.churn.before), ("%.4f"):format(r.churn.after),
+         ("%.1f"):format(r.churn.bytes / 1e6) }
+   end
+   say(("\n### %s"):format(set.name))
+   markdown({ "index", "ef_search", "recall@10", "queries/s, 1 client", "queries/s, 2 clients", "p50 us",
+      "p99 us", "pages", "distances" }, searches)
+   markdown({ "index", "build s, 0 workers", "build s, 1 worker", "MB", "inserts/s, 1 client",
+      "inserts/s, 2 clients", "churn at ef_search", "recall fresh", "recall after churn",
+      "MB after churn" }, rest)
+end
+
+local function judge(set_name, results)
+   local theirs
+   for _, r in ipairs(results) do
+      if not r.system.ours then theirs = r end
+   end
+   local out = {}
+   for _, r in ipairs(results) do
+      if r.system.ours then
+         for _, c in ipairs(criteria.judge(r, theirs)) do
+            c.set, c.index = set_name, r.system.name
+            out[#out + 1] = c
+         end
+      end
+   end
+   return out
+end
+
+local function system_document(r)
+   return { index = r.system.name, build_seconds = { workers_0 = r.build[0], workers_1 = r.build[1] },
+      index_bytes = r.bytes, inserts_per_second = { clients_1 = r.insert[1], clients_2 = r.insert[2] },
+      protocol = r.floor, points = r.summaries, at_recall = r.goals, churn = r.churn }
+end
+
+local function write_json(path, document)
+   local file = assert(io.open(path, "w"))
+   file:write(json.encode(document, { indent = true }), "\n")
+   file:close()
+end
+
+-- ---- all of it ---------------------------------------------------------------------------------
+
+local function open_sets(o)
+   local sets = {}
+   for _, name in ipairs(o.names) do
+      local directory = data.directory(name, o.folder)
+      if directory then
+         sets[#sets + 1] = data.open(name, directory, o.queries)
+      elseif o.named then
+         error(("data set %s is not in %s; DATA names another folder"):format(name, o.folder), 0)
+      else
+         say(("  %s is not in %s: left out"):format(name, o.folder))
+      end
+   end
+   return sets
+end
+
+local function compare(run, sets, document)
+   local db = run.db
+   db:exec("CREATE EXTENSION ruvector")
+   local pgvector = db:value("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
+   if pgvector then db:exec("CREATE EXTENSION vector") end
+   for _, sql in ipairs(systems.SETUP) do db:exec(sql) end
+   say(pgvector and "  pgvector " .. pgvector or "  pgvector is not installed: only ruhnsw is measured")
+   document.pgvector = pgvector
+   run.systems = systems.all(run.options.variants, pgvector ~= nil, run.options.m,
+      run.options.ef_construction)
+   for _, set in ipairs(sets) do
+      local results = measure(run, set)
+      report(set, results)
+      local entry = { name = set.name, rows = set.rows.count, dimensions = set.rows.dim, metric = set.metric,
+         test_queries = set.last - set.first + 1, systems = {} }
+      for i, r in ipairs(results) do entry.systems[i] = system_document(r) end
+      table.insert(document.sets, entry)
+      for _, c in ipairs(judge(set.name, results)) do table.insert(document.criteria, c) end
+   end
+   say("\n### criteria")
+   local rows = {}
+   for i, c in ipairs(document.criteria) do
+      rows[i] = { c.set, c.index, c.name, number(c.value, "%.3f"), c.limit, c.met and "met" or "not met" }
+   end
+   markdown({ "data", "index", "criterion", "measured", "limit", "verdict" }, rows)
+end
+
+local function main(pool)
+   local started, o = clock.now(), options()
+   local output = (os.getenv("RUVECTOR_BUILD") or "build") .. "/bench"
+   assert(os.execute("mkdir -p '" .. output .. "'") == 0, "cannot create " .. output)
+   terminal.heading("ruhnsw and pgvector's hnsw, in turns on one server")
+   local sets = open_sets(o)
+   local document = { m = o.m, ef_construction = o.ef_construction, rounds = o.rounds,
+      window_seconds = o.window, quick = o.quick, sets = {}, criteria = {} }
+   cluster.with({ directory = output .. "/cluster", preload = true, settings = {
+      shared_buffers = ("%dMB"):format(1024 + 512 * (#o.variants - 1)), maintenance_work_mem = "1GB",
+      max_wal_size = "16GB", checkpoint_timeout = "1h", autovacuum = "off", jit = "off",
+      ["ruvector.learning_enabled"] = "off",
+   } }, function(server)
+      compare({ server = server, db = server:connect(), pool = pool, options = o }, sets, document)
+   end)
+   document.seconds = clock.now() - started
+   write_json(output .. "/index.json", document)
+   say(("\n  the same figures: %s/index.json; all of it took %.0f s"):format(output, document.seconds))
+end
+
+local pool = clients.pool(2) -- before the server: see clients.lua
+local ok, err = pcall(main, pool)
+pool:close()
+if not ok then
+   io.stderr:write("\nthe benchmark failed: ", tostring(err), "\n")
+   os.exit(1, true)
+end

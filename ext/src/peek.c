@@ -1,0 +1,83 @@
+/*
+ * peek.c - the hints of a reader and its pinned reads: see peek.h.
+ *
+ * The array of hints has a place for every block that the file had when it was made, and is made
+ * anew, larger by an eighth, when a later block is read. Four bytes for each block of the index are
+ * little beside the index, and are the backend's own: no lock, no sharing, nothing to invalidate.
+ */
+#include "peek.h"
+
+#include "executor/instrument.h"
+#include "pgstat.h"
+#include "utils/memutils.h"
+
+static void
+make_hints(RuvReader *reader, BlockNumber blocks)
+{
+    Relation index = reader->index;
+    RuvHints *former = index->rd_amcache;
+    BlockNumber capacity = blocks + blocks / 8 + 64;
+    RuvHints *hints = MemoryContextAllocExtended(
+        index->rd_indexcxt, offsetof(RuvHints, buffers) + (Size)capacity * sizeof(Buffer),
+        MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+
+    hints->capacity = capacity;
+    hints->blocks = blocks;
+    if (former) {
+        memcpy(hints->buffers, former->buffers,
+               sizeof(Buffer) * (Size)Min(former->capacity, capacity));
+        index->rd_amcache = NULL;
+        pfree(former);
+    }
+    index->rd_amcache = hints;
+    reader->hints = hints;
+}
+
+void
+ruv_reader_open(RuvReader *reader, Relation index)
+{
+    memset(reader, 0, sizeof(*reader));
+    reader->index = index;
+    reader->shared = !RelationUsesLocalBuffers(index);
+    ruv_reader_refresh(reader);
+}
+
+void
+ruv_reader_refresh(RuvReader *reader)
+{
+    reader->logged = RelationNeedsWAL(reader->index);
+    reader->hints = reader->index->rd_amcache;
+    if (reader->hints == NULL)
+        make_hints(reader, RelationGetNumberOfBlocks(reader->index));
+}
+
+void
+ruv_reader_report(RuvReader *reader)
+{
+    pgBufferUsage.shared_blks_hit += (int64)reader->unseen;
+    for (; reader->unseen > 0; reader->unseen--) {
+        pgstat_count_buffer_read(reader->index);
+        pgstat_count_buffer_hit(reader->index);
+    }
+}
+
+Page
+ruv_peek_pinned(RuvReader *reader, BlockNumber block, RuvPeek *peek)
+{
+    if (block >= reader->hints->blocks) {
+        BlockNumber blocks = RelationGetNumberOfBlocks(reader->index);
+
+        if (block >= blocks)
+            return NULL;
+        if (blocks > reader->hints->capacity)
+            make_hints(reader, blocks);
+        reader->hints->blocks = blocks;
+    }
+    peek->pin = ReadBuffer(reader->index, block);
+    peek->block = block;
+    LockBuffer(peek->pin, BUFFER_LOCK_SHARE);
+    if (reader->shared)
+        reader->hints->buffers[block] = peek->pin;
+    reader->pages++;
+    return BufferGetPage(peek->pin);
+}
