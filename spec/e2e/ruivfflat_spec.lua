@@ -230,6 +230,14 @@ describe("a ruivfflat index", function()
          assert.equal(20, ivf.reachable(db, "few", 3))
       end)
 
+      it("from the rows that it is for, however rare they are", function()
+         db:exec("CREATE INDEX many_rare ON many USING ruivfflat (v) WITH (lists = 40) WHERE id % 100 = 1")
+         db:exec("CHECKPOINT")
+         assert.equal(40, db:value([[SELECT get_byte(pg_read_binary_file(
+            pg_relation_filepath('many_rare'), 24 + 20, 1), 0)]]))
+         assert.equal("", ivf.findings(db, "many_rare"))
+      end)
+
       it("of an empty table, and takes rows then", function()
          ivf.create(db, "empty", 0, 4)
          assert.equal(0, ivf.reachable(db, "empty", 4))

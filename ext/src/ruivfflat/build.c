@@ -188,6 +188,16 @@ make_single_list(RuivfBuild *build)
     build->meta.lists = 1;
 }
 
+/* A block for each row that is wanted, and enough of them where rows to be indexed are rare. */
+static BlockNumber
+blocks_to_sample(const RuivfBuild *build, uint32 limit, double rows)
+{
+    double share = Min(2.0 * limit / rows, 1.0);
+    BlockNumber rare = (BlockNumber)(share * RelationGetNumberOfBlocks(build->heap));
+
+    return Max(Max(rare, limit), LEAST_SAMPLE_BLOCKS);
+}
+
 static void
 find_centres(RuivfBuild *build)
 {
@@ -209,7 +219,7 @@ find_centres(RuivfBuild *build)
         sample.seen = 0;
         sample.vectors = MemoryContextAllocHuge(
             CurrentMemoryContext, sizeof(float) * (Size)sample.limit * build->meta.dim);
-        sample_blocks(&sample, Max(sample.limit, LEAST_SAMPLE_BLOCKS));
+        sample_blocks(&sample, blocks_to_sample(build, sample.limit, rows));
     }
     if (sample.count > 0) {
         cluster(build, &sample, lists);
