@@ -192,31 +192,6 @@ describe("int8 codes", function()
    end)
 end)
 
-describe("a float in two halves", function()
-   it("comes back with the same bits, whatever they are", function()
-      local n = 20000
-      local bits, back = ffi.new("uint32_t[?]", n), ffi.new("float[?]", n)
-      local upper, lower = ffi.new("uint16_t[?]", n), ffi.new("int16_t[?]", n)
-      for i = 0, n - 1 do bits[i] = math.floor(uniform() * 4294967296) end
-      lib.rv_split_encode(ffi.cast("float *", bits), upper, lower, n)
-      lib.rv_split_decode(upper, lower, back, n)
-      local got = ffi.cast("uint32_t *", back)
-      for i = 0, n - 1 do assert(got[i] == bits[i], ("%08x came back as %08x"):format(bits[i], got[i])) end
-   end)
-
-   it("is within 2^-8 of its upper half", function()
-      local x, upper = ffi.new("float[1]"), ffi.new("uint16_t[1]")
-      local lower, out = ffi.new("int16_t[1]"), ffi.new("float[1]")
-      for _ = 1, 5000 do
-         x[0] = (uniform() - 0.5) * 2 ^ (200 * uniform() - 100)
-         lib.rv_split_encode(x, upper, lower, 1)
-         lower[0] = 0
-         lib.rv_split_decode(upper, lower, out, 1)
-         assert(math.abs(out[0] - x[0]) <= math.abs(x[0]) / 256)
-      end
-   end)
-end)
-
 describe("fixed point in two parts", function()
    it("is within 2^-23 of the largest element, at any size", function()
       local dim = 67

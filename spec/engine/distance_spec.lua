@@ -34,11 +34,10 @@ local function element() return (uniform() < 0.5 and -1 or 1) * (0.5 + uniform()
 local KERNELS = {
    { "l2_squared", "float" }, { "inner_product", "float" }, { "l1", "float" }, { "cosine", "float" },
    { "l2_squared_half", "half" }, { "inner_product_half", "half" }, { "l1_half", "half" },
-   { "l2_squared_upper", "upper" }, { "inner_product_upper", "upper" }, { "l1_upper", "upper" },
    { "l2_squared_int8", "int8" }, { "inner_product_int8", "int8" }, { "l1_int8", "int8" },
 }
 
-local ROW_TYPES = { float = "float", half = "uint16_t", upper = "uint16_t", int8 = "int8_t" }
+local ROW_TYPES = { float = "float", half = "uint16_t", int8 = "int8_t" }
 local SCALE = 0.0078125
 
 local function call(kernels, kernel, a, rows, dim)
@@ -51,10 +50,6 @@ local function value(kind, row, i)
    if kind == "float" then return row[i] end
    if kind == "int8" then return SCALE * row[i] end
    local out = ffi.new("float[1]")
-   if kind == "upper" then
-      lib.rv_split_decode(row + i, ffi.new("int16_t[1]"), out, 1)
-      return out[0]
-   end
    scalar.from_half(row + i, out, 1)
    return out[0]
 end
@@ -87,7 +82,7 @@ local function tolerance(magnitude, dim) return UNIT_ROUNDOFF * (dim / 4 + 8) * 
 local function operands(dim, offset)
    local size = dim + offset + 64
    local rows, keep = {}, {}
-   local poison = { float = 0 / 0, half = 0x7E00, upper = 0x7FC0, int8 = 127 }
+   local poison = { float = 0 / 0, half = 0x7E00, int8 = 127 }
    for kind, ctype in pairs(ROW_TYPES) do
       local buffer = ffi.new(ctype .. "[?]", size)
       for i = 0, size - 1 do buffer[i] = poison[kind] end
@@ -101,7 +96,6 @@ local function operands(dim, offset)
       rows.int8[i] = element() * 80
    end
    scalar.to_half(rows.float, rows.half, dim)
-   lib.rv_split_encode(rows.float, rows.upper, ffi.new("int16_t[?]", dim + 1), dim)
    return a, rows, keep
 end
 
@@ -219,7 +213,6 @@ describe("every level", function()
             local a = ffi.cast("float *", edge) - dim
             local rows = { float = a }
             rows.half, rows.int8 = ffi.cast("uint16_t *", edge) - dim, ffi.cast("int8_t *", edge) - dim
-            rows.upper = rows.half
             for _, kernel in ipairs(KERNELS) do
                assert.is_number(call(level.kernels, kernel, a, rows, dim))
             end

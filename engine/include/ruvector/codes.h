@@ -1,6 +1,5 @@
 /*
- * codes.h - codes for stored vectors: half precision, int8, floats in two halves, fixed point in
- * two parts.
+ * codes.h - codes for stored vectors: half precision, int8, and fixed point in two parts.
  */
 #ifndef RUVECTOR_CODES_H
 #define RUVECTOR_CODES_H
@@ -11,16 +10,6 @@
  * first element, when a finite value overflows half precision (|x| > 65504). */
 rv_status rv_half_encode(const float *in, uint16_t *out, size_t count, rv_error *err);
 void rv_half_decode(const uint16_t *in, float *out, size_t count);
-
-/*
- * A float in two halves, without loss: upper is the float rounded to its upper 16 bits (sign,
- * exponent, 7 bits of mantissa: bfloat16), lower what is missing, as a signed number of units in
- * the last place: bits(x) = (upper << 16) + lower. Whoever walks over the uppers reads half the
- * bytes and errs by at most 2^-8 of each element; who needs the value adds the lower half. The
- * upper half of a finite float beyond 3.39e38 is infinity.
- */
-void rv_split_encode(const float *in, uint16_t *upper, int16_t *lower, size_t count);
-void rv_split_decode(const uint16_t *upper, const int16_t *lower, float *out, size_t count);
 
 /*
  * 24-bit fixed point relative to the largest element, in two parts: scale = max|x| / 127, high =

@@ -44,10 +44,6 @@ typedef struct rv_kernels {
     float (*l2_squared_half)(const float *a, const uint16_t *b, uint32_t dim);
     float (*inner_product_half)(const float *a, const uint16_t *b, uint32_t dim);
     float (*l1_half)(const float *a, const uint16_t *b, uint32_t dim);
-    /* Rows that are the upper halves of floats (see codes.h): two bytes an element. */
-    float (*l2_squared_upper)(const float *a, const uint16_t *b, uint32_t dim);
-    float (*inner_product_upper)(const float *a, const uint16_t *b, uint32_t dim);
-    float (*l1_upper)(const float *a, const uint16_t *b, uint32_t dim);
     /* int8 rows, value = scale * code (see codes.h). */
     float (*l2_squared_int8)(const float *a, const int8_t *b, float scale, uint32_t dim);
     float (*inner_product_int8)(const float *a, const int8_t *b, float scale, uint32_t dim);

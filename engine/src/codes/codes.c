@@ -61,28 +61,6 @@ rv_int8_decode(const int8_t *in, float scale, float *out, uint32_t dim)
         out[i] = scale * (float)in[i];
 }
 
-void
-rv_split_encode(const float *in, uint16_t *upper, int16_t *lower, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-
-        memcpy(&bits, &in[i], sizeof bits);
-        upper[i] = (uint16_t)((bits + 0x8000u) >> 16);
-        lower[i] = (int16_t)(uint16_t)(bits - ((uint32_t)upper[i] << 16));
-    }
-}
-
-void
-rv_split_decode(const uint16_t *upper, const int16_t *lower, float *out, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits = ((uint32_t)upper[i] << 16) + (uint32_t)(int32_t)lower[i];
-
-        memcpy(&out[i], &bits, sizeof bits);
-    }
-}
-
 float
 rv_fixed_encode(const float *in, int8_t *high, int16_t *low, uint32_t dim)
 {

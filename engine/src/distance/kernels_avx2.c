@@ -56,24 +56,6 @@ vec_load_half_part(const uint16_t *p, size_t n)
 }
 
 RV_INLINE vec
-vec_load_upper(const uint16_t *p)
-{
-    __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-
-    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
-}
-
-RV_INLINE vec
-vec_load_upper_part(const uint16_t *p, size_t n)
-{
-    uint16_t padded[VEC_WIDTH] = {0};
-
-    for (size_t i = 0; i < n; i++)
-        padded[i] = p[i];
-    return vec_load_upper(padded);
-}
-
-RV_INLINE vec
 vec_load_int8(const int8_t *p)
 {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));

@@ -59,24 +59,6 @@ vec_load_half_part(const uint16_t *p, size_t n)
 }
 
 RV_INLINE vec
-vec_from_upper(__m256i upper)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(upper), 16));
-}
-
-RV_INLINE vec
-vec_load_upper(const uint16_t *p)
-{
-    return vec_from_upper(_mm256_loadu_si256((const __m256i *)p));
-}
-
-RV_INLINE vec
-vec_load_upper_part(const uint16_t *p, size_t n)
-{
-    return vec_from_upper(_mm256_maskz_loadu_epi16(first_lanes(n), p));
-}
-
-RV_INLINE vec
 vec_load_int8(const int8_t *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));

@@ -7,7 +7,6 @@
  *   vec_zero() vec_set1(x)
  *   vec_load(p) vec_load_part(p, n)            n < VEC_WIDTH floats, the other lanes 0
  *   vec_load_half(p) vec_load_half_part(p, n)  from half precision
- *   vec_load_upper(p) vec_load_upper_part(p, n) from the upper halves of floats (codes.h)
  *   vec_load_int8(p) vec_load_int8_part(p, n)  from int8, unscaled
  *   vec_store(p, v) vec_store_half(p, v)
  *   vec_add(x, y) vec_sub(x, y) vec_abs(x)
@@ -23,7 +22,7 @@
 
 #include <math.h>
 
-typedef enum row_type { ROW_FLOAT, ROW_HALF, ROW_UPPER, ROW_INT8 } row_type;
+typedef enum row_type { ROW_FLOAT, ROW_HALF, ROW_INT8 } row_type;
 typedef enum term { TERM_L2, TERM_IP, TERM_L1 } term;
 
 /* VEC_WIDTH elements of a row from element number at. */
@@ -33,8 +32,6 @@ load_row(const void *row, size_t at, row_type type)
     switch (type) {
         case ROW_HALF:
             return vec_load_half((const uint16_t *)row + at);
-        case ROW_UPPER:
-            return vec_load_upper((const uint16_t *)row + at);
         case ROW_INT8:
             return vec_load_int8((const int8_t *)row + at);
         default:
@@ -48,8 +45,6 @@ load_row_part(const void *row, size_t at, size_t n, row_type type)
     switch (type) {
         case ROW_HALF:
             return vec_load_half_part((const uint16_t *)row + at, n);
-        case ROW_UPPER:
-            return vec_load_upper_part((const uint16_t *)row + at, n);
         case ROW_INT8:
             return vec_load_int8_part((const int8_t *)row + at, n);
         default:
@@ -128,24 +123,6 @@ static float
 l1_half(const float *a, const uint16_t *b, uint32_t dim)
 {
     return sum_terms(a, b, 1.0f, dim, ROW_HALF, TERM_L1);
-}
-
-static float
-l2_squared_upper(const float *a, const uint16_t *b, uint32_t dim)
-{
-    return sum_terms(a, b, 1.0f, dim, ROW_UPPER, TERM_L2);
-}
-
-static float
-inner_product_upper(const float *a, const uint16_t *b, uint32_t dim)
-{
-    return sum_terms(a, b, 1.0f, dim, ROW_UPPER, TERM_IP);
-}
-
-static float
-l1_upper(const float *a, const uint16_t *b, uint32_t dim)
-{
-    return sum_terms(a, b, 1.0f, dim, ROW_UPPER, TERM_L1);
 }
 
 static float
@@ -242,9 +219,6 @@ const rv_kernels RV_LEVEL_TABLE = {
     .l2_squared_half = l2_squared_half,
     .inner_product_half = inner_product_half,
     .l1_half = l1_half,
-    .l2_squared_upper = l2_squared_upper,
-    .inner_product_upper = inner_product_upper,
-    .l1_upper = l1_upper,
     .l2_squared_int8 = l2_squared_int8,
     .inner_product_int8 = inner_product_int8,
     .l1_int8 = l1_int8,

@@ -63,26 +63,6 @@ vec_load_half_part(const uint16_t *p, size_t n)
 }
 
 RV_INLINE vec
-vec_load_upper(const uint16_t *p)
-{
-    simde_uint16x8_t upper = simde_vld1q_u16(p);
-    simde_uint32x4_t low = simde_vshlq_n_u32(simde_vmovl_u16(simde_vget_low_u16(upper)), 16);
-    simde_uint32x4_t high = simde_vshlq_n_u32(simde_vmovl_u16(simde_vget_high_u16(upper)), 16);
-
-    return (vec){simde_vreinterpretq_f32_u32(low), simde_vreinterpretq_f32_u32(high)};
-}
-
-RV_INLINE vec
-vec_load_upper_part(const uint16_t *p, size_t n)
-{
-    uint16_t padded[VEC_WIDTH] = {0};
-
-    for (size_t i = 0; i < n; i++)
-        padded[i] = p[i];
-    return vec_load_upper(padded);
-}
-
-RV_INLINE vec
 vec_load_int8(const int8_t *p)
 {
     simde_int16x8_t wide = simde_vmovl_s8(simde_vld1_s8(p));

@@ -37,17 +37,6 @@ vec_load_half(const uint16_t *p)
 }
 
 RV_INLINE vec
-vec_load_upper(const uint16_t *p)
-{
-    union {
-        uint32_t bits;
-        float value;
-    } x = {(uint32_t)*p << 16};
-
-    return x.value;
-}
-
-RV_INLINE vec
 vec_load_int8(const int8_t *p)
 {
     return (float)*p;
@@ -56,7 +45,6 @@ vec_load_int8(const int8_t *p)
 /* A vector of one element has no tail; the body never gets here. */
 #define vec_load_part(p, n) ((void)(n), vec_load(p))
 #define vec_load_half_part(p, n) ((void)(n), vec_load_half(p))
-#define vec_load_upper_part(p, n) ((void)(n), vec_load_upper(p))
 #define vec_load_int8_part(p, n) ((void)(n), vec_load_int8(p))
 
 RV_INLINE void

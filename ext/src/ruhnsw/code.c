@@ -1,16 +1,19 @@
 /*
  * code.c - vectors as they are stored, and distances to them.
  *
- *   float32   upper and lower halves, without loss (codes.h of the engine)
- *   fixed24   24 bits relative to the largest element of the vector, in two parts
- *   float16   half precision; a vector whose largest element is very large or very small is scaled
- *             by a power of two first, which loses nothing. scale is 1 for all others, and only for
- *             these there are direct kernels
- *   int8      8 bits relative to the largest element of the vector
+ *               code, walked on     rest, ranked by            bytes per element
+ *   float32     int8                the float32 itself         5
+ *   fixed24     int8                16 more bits               3
+ *   float16     half precision      -                          2
+ *   int8        int8                -                          1
  *
- * Distances of a search are those of the first part (the upper halves, the byte); results are
- * measured again with both. What float16 and int8 cost in recall shows where neighbours lie close
- * together: examples/benchmarks/RESULTS.md has figures.
+ * int8 is relative to the largest element of the vector, which scale has. float16 has a scale where
+ * the largest element is very large or very small, a power of two, which loses nothing; it is 1 for
+ * all others, and only for these there are direct kernels.
+ *
+ * Distances of a search are those of the code; results are measured again with the rest. float32
+ * ranks exactly, fixed24 within 2^-24 of the largest element. What float16 and int8 cost in recall
+ * shows where neighbours lie close together: examples/benchmarks/RESULTS.md has figures.
  *
  * Under cosine all vectors have unit length, but their codes only nearly so: the distance is 1 -
  * q.c all the same, as if the code were the vector.
@@ -64,10 +67,10 @@ encode_half(const float *vector, int dim, RuhnswNode *node)
     }
 }
 
-static int16 *
+static void *
 rest_of(const RuhnswGeometry *geometry, const RuhnswNode *node)
 {
-    return (int16 *)((char *)node + geometry->lower);
+    return (char *)node + geometry->rest;
 }
 
 void
@@ -86,8 +89,8 @@ ruhnsw_encode(const RuhnswGeometry *geometry, const float *vector, RuhnswNode *n
             node->scale = rv_int8_encode(vector, ruhnsw_code(node), geometry->dim);
             break;
         default:
-            node->scale = 1.0f;
-            rv_split_encode(vector, ruhnsw_code(node), rest_of(geometry, node), geometry->dim);
+            node->scale = rv_int8_encode(vector, ruhnsw_code(node), geometry->dim);
+            memcpy(rest_of(geometry, node), vector, sizeof(float) * geometry->dim);
     }
 }
 
@@ -108,28 +111,18 @@ ruhnsw_decode(const RuhnswGeometry *geometry, const RuhnswNode *node, float *vec
             rv_int8_decode(ruhnsw_code(node), node->scale, vector, geometry->dim);
             break;
         default:
-            rv_split_decode(ruhnsw_code(node), rest_of(geometry, node), vector, geometry->dim);
+            memcpy(vector, rest_of(geometry, node), sizeof(float) * geometry->dim);
     }
 }
 
-/* What a search compares: the first part alone. */
+/* What a search compares: the code alone. */
 static void
 decode_code(const RuhnswGeometry *geometry, const RuhnswNode *node, float *vector)
 {
-    int16 *nothing;
-
-    switch (geometry->storage) {
-        case RUHNSW_STORAGE_FLOAT32:
-            nothing = palloc0(sizeof(int16) * geometry->dim);
-            rv_split_decode(ruhnsw_code(node), nothing, vector, geometry->dim);
-            pfree(nothing);
-            break;
-        case RUHNSW_STORAGE_FIXED24:
-            rv_int8_decode(ruhnsw_code(node), node->scale, vector, geometry->dim);
-            break;
-        default:
-            ruhnsw_decode(geometry, node, vector);
-    }
+    if (geometry->storage == RUHNSW_STORAGE_FLOAT16)
+        ruhnsw_decode(geometry, node, vector);
+    else
+        rv_int8_decode(ruhnsw_code(node), node->scale, vector, geometry->dim);
 }
 
 float
@@ -145,30 +138,6 @@ ruhnsw_code_error(const RuhnswGeometry *geometry, const float *vector, const Ruh
 }
 
 /* ---- distances ---- */
-
-static float
-unit_float(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
-{
-    return 1.0f - geometry->kernels->inner_product_upper(query, ruhnsw_code(node), geometry->dim);
-}
-
-static float
-l2_float(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
-{
-    return geometry->kernels->l2_squared_upper(query, ruhnsw_code(node), geometry->dim);
-}
-
-static float
-ip_float(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
-{
-    return -geometry->kernels->inner_product_upper(query, ruhnsw_code(node), geometry->dim);
-}
-
-static float
-l1_float(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
-{
-    return geometry->kernels->l1_upper(query, ruhnsw_code(node), geometry->dim);
-}
 
 /* The distance to a float16 code with a scale: piece by piece, since none of them needs more than
  * sums over the elements. */
@@ -253,7 +222,7 @@ ruhnsw_measure
 ruhnsw_choose_measure(RuhnswStorage storage, rv_metric metric)
 {
     static const ruhnsw_measure table[4][4] = {
-        {l2_float, ip_float, unit_float, l1_float},
+        {l2_int8, ip_int8, unit_int8, l1_int8},
         {l2_int8, ip_int8, unit_int8, l1_int8},
         {l2_half, ip_half, unit_half, l1_half},
         {l2_int8, ip_int8, unit_int8, l1_int8},

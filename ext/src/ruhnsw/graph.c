@@ -399,7 +399,7 @@ graph_prefetch(void *ctx, rv_node ref)
     ruv_prefetch(&graph->reader, ruhnsw_ref_block(ref),
                  ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)) +
                      graph->geometry.links,
-                 graph->geometry.lower - graph->geometry.links);
+                 graph->geometry.rest - graph->geometry.links);
 }
 
 static rv_status

@@ -73,7 +73,7 @@ column_dimensions(Relation index)
     return dim;
 }
 
-/* AUTO takes the first after float32 whose slots fit a page. */
+/* AUTO takes the most exact storage whose slots fit a page. */
 static RuhnswStorage
 choose_storage(Relation index, int dim, int m, int learned)
 {
@@ -82,7 +82,7 @@ choose_storage(Relation index, int dim, int m, int learned)
     int limit;
 
     if (asked == RUHNSW_STORAGE_AUTO)
-        for (storage = RUHNSW_STORAGE_FIXED24; storage < RUHNSW_STORAGE_INT8; storage++)
+        for (storage = RUHNSW_STORAGE_FLOAT32; storage < RUHNSW_STORAGE_INT8; storage++)
             if (dim <= ruhnsw_max_dimensions(m, learned, storage))
                 break;
     limit = ruhnsw_max_dimensions(m, learned, storage);

@@ -13,38 +13,49 @@
 /* Bytes of a page that slots can use. */
 #define SLOT_ROOM (BLCKSZ - RUHNSW_SLOT_START - MAXALIGN(sizeof(RuhnswPageTrailer)))
 
+/* With more slots on a page, one less is worth the alignment. */
+#define MANY_SLOTS 6
+
 static uint32
 code_size(int dim, RuhnswStorage storage)
 {
+    return dim * (storage == RUHNSW_STORAGE_FLOAT16 ? sizeof(uint16) : sizeof(int8));
+}
+
+static uint32
+rest_size(int dim, RuhnswStorage storage)
+{
     switch (storage) {
+        case RUHNSW_STORAGE_FLOAT32:
+            return dim * sizeof(float);
         case RUHNSW_STORAGE_FIXED24:
-        case RUHNSW_STORAGE_INT8:
-            return dim * sizeof(int8);
+            return dim * sizeof(int16);
         default:
-            return dim * sizeof(uint16);
+            return 0;
     }
 }
 
 void
 ruhnsw_geometry_make(RuhnswGeometry *geometry, int dim, int m, int learned, RuhnswStorage storage)
 {
+    uint32 aligned;
+
     geometry->dim = dim;
     geometry->m = m;
     geometry->learned = learned;
     geometry->storage = storage;
     geometry->code_size = code_size(dim, storage);
     geometry->links = sizeof(RuhnswNode) + MAXALIGN(geometry->code_size);
-    geometry->lower = MAXALIGN(geometry->links + sizeof(uint32) * (2 * m + learned));
-    geometry->tail = geometry->lower;
-    if (ruhnsw_has_rest(storage))
-        geometry->tail += MAXALIGN(dim * sizeof(int16));
+    geometry->rest = MAXALIGN(geometry->links + sizeof(uint32) * (2 * m + learned));
+    geometry->tail = geometry->rest + MAXALIGN(rest_size(dim, storage));
     geometry->kernels = rv_kernels_active();
     geometry->slot_size = geometry->tail + sizeof(RuhnswTail);
     geometry->slots = SLOT_ROOM / geometry->slot_size;
-    /* Slots begin on a cache line, unless that would cost the only slot its place. */
-    if (geometry->slots > 1) {
-        geometry->slot_size = TYPEALIGN(RUHNSW_LINE, geometry->slot_size);
-        geometry->slots = SLOT_ROOM / geometry->slot_size;
+    /* Slots begin on a cache line unless a page would lose one by that. */
+    aligned = TYPEALIGN(RUHNSW_LINE, geometry->slot_size);
+    if (SLOT_ROOM / aligned >= geometry->slots || geometry->slots > MANY_SLOTS) {
+        geometry->slot_size = aligned;
+        geometry->slots = SLOT_ROOM / aligned;
     }
     geometry->inverse = geometry->slots > 1 ? PG_UINT64_MAX / geometry->slots + 1 : 0;
 }
@@ -58,7 +69,7 @@ ruhnsw_geometry(const RuhnswMetaData *meta, RuhnswGeometry *geometry)
 int
 ruhnsw_max_dimensions(int m, int learned, RuhnswStorage storage)
 {
-    int bytes = code_size(1, storage) + (ruhnsw_has_rest(storage) ? sizeof(int16) : 0);
+    int bytes = code_size(1, storage) + rest_size(1, storage);
     RuhnswGeometry geometry;
     int dim;
 

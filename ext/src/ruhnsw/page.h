@@ -29,13 +29,11 @@
  * (hint: a backend-local array of the last known buffer of each block.) Most of the time is access
  * to pages, not the layout; what is left is waiting for memory, so cache lines per visit count, and
  * slots begin on a cache line. A search in one or two bytes an element has the same recall as one
- * in float32 as long as its results are measured again. So elements are kept in two parts, one to
- * walk on and the rest, which only results read: float32 as upper and lower halves, without loss,
- * or, by default, as 24-bit fixed point relative to the largest element, a byte to walk on and two
- * more; that is as exact as distances in single precision are, and a quarter smaller. float16 and
- * int8 have no rest: smaller again, but rows whose distances agree in the first digits come out in
- * no exact order. Dense pages of codes would save another 15% of the time and cost 40% more space
- * than slots in two parts. graph.c says how pages are read without a pin.
+ * in float32 as long as its results are measured again. So a slot has an int8 code to walk on, and
+ * the exact vector, which only results read: a fifth more space than the vector alone, which the
+ * smaller links and heads give back. Dense pages of codes would save another 15% of the time, being
+ * kinder to the translation of addresses, at the price of two pages for every node. code.c has the
+ * other ways of storing, graph.c how pages are read without a pin.
  *
  * A node is named by a reference, block << 16 | slot number from 1; on disk links are node numbers,
  * (block - 1) * slots per page + slot - 1, in 32 bits. Slots of nodes that vacuum took out are used
@@ -200,7 +198,7 @@ typedef struct RuhnswGeometry {
     RuhnswStorage storage;
     uint32 code_size; /* bytes of a code, unaligned */
     uint32 links;     /* offsets within a slot */
-    uint32 lower;     /* of the elements' rest; without one the same as tail */
+    uint32 rest;      /* of the elements' rest; without one the same as tail */
     uint32 tail;
     uint32 slot_size;
     uint32 slots; /* per page; 0: a slot does not fit a page */

@@ -8,8 +8,8 @@
  *                  the k of its calibration and not what the user asked for)
  *   relaxed_order  it goes on until max_scan_tuples nodes were visited
  *   strict_order   likewise, but skips rows nearer than one already returned
- * Within a window rows come in the exact order of their distances: the beam knows them by the upper
- * halves of their vectors, so what it hands out is measured again, and waits until nothing that the
+ * Within a window rows come in the exact order of their distances: the beam knows them by their
+ * codes, so what it hands out is measured again, and waits until nothing that the
  * window may still bring can be nearer (ruhnsw_lower_bound). Under float16 and int8 there is
  * nothing more exact in the index, and rows come in the order of the stored values.
  *
@@ -317,30 +317,33 @@ add_waiting(RuhnswScan *state, const RuhnswResult *result)
 
 /*
  * Takes nodes from the beam, which orders them by the distances of the search, until the first of
- * those that wait is nearer than any later one of the window can be, or the window ends. False:
- * nothing waits, and the scan may not go on.
+ * those that wait is nearer than any later one of the window can be, or the window ends. In strict
+ * order those that wait stay for the next window: what came before them would have to be skipped.
+ * False: nothing waits, and the scan may not go on.
  */
 static bool
 fill_waiting(RuhnswScan *state)
 {
-    while (state->waiting_count == 0 ||
-           (rv_beam_ready(state->beam) && state->waiting[0].distance > state->least)) {
+    while (state->waiting_count == 0 || state->waiting[0].distance > state->least) {
         rv_beam_result found;
         RuhnswResult result;
         rv_status status;
         rv_error err;
 
+        if (state->waiting_count > 0 && !rv_beam_ready(state->beam) &&
+            ruv_iterative_scan != RUV_ITERATIVE_STRICT)
+            break;
         if (!may_continue(state))
-            return false;
+            break;
         status = rv_beam_next(state->beam, &found, &err);
         if (status == RV_ERR_NOTFOUND)
-            return false;
+            break;
         ruv_check(status, &err, "ruhnsw search");
         state->least = ruhnsw_lower_bound(&state->graph, state->query_norm, found.distance);
         if (ruhnsw_load_result(&state->graph, found.node, &result))
             add_waiting(state, &result);
     }
-    return true;
+    return state->waiting_count > 0;
 }
 
 /* Makes the next node the current one; false at the end. */

@@ -17,6 +17,9 @@
  *            stamped with the next transaction id                    at a time
  *   connect  live nodes that only dead ones linked to are linked     as repair
  *            in again (reach.c)
+ *   free     if every transaction that had a snapshot when the       barrier; content lock,
+ *            nodes were unlinked has ended by now, they are freed    one page at a time
+ *            at once; otherwise by the next vacuum
  *
  * Inserts hold the heavyweight lock in share mode for their whole duration (ruhnsw.h). One that
  * starts after the barrier sees every DEAD mark, so it neither links to a dead node nor adds a row
@@ -48,6 +51,12 @@
 #define MIN_DEAD_PER_ROUND 1024
 #define REPAIR_ATTEMPTS 32
 
+/* The transactions that may stand on what was unlinked. */
+typedef struct Witnesses {
+    VirtualTransactionId *ids;
+    int count;
+} Witnesses;
+
 typedef struct Vacuum {
     IndexVacuumInfo *info;
     Relation index;
@@ -59,6 +68,7 @@ typedef struct Vacuum {
     long dead_limit;
 
     uint64 unlinked;        /* nodes that stay unlinked */
+    bool no_witness;        /* nobody can stand on an unlinked node any more */
     bool chains;            /* rows were removed from chains: nodes may have lost their last one */
     BlockNumber side_block; /* a SIDE page with room */
     Size side_room;
@@ -340,7 +350,8 @@ free_nodes(Vacuum *vacuum, Buffer buffer)
 
         if (node == NULL || !(node->flags & RUHNSW_NODE_UNLINKED))
             continue;
-        if (GlobalVisCheckRemovableFullXid(
+        if (vacuum->no_witness ||
+            GlobalVisCheckRemovableFullXid(
                 NULL,
                 FullTransactionIdFromU64(ruhnsw_tail(geometry_of(vacuum), node)->unlinked_at))) {
             free_node(vacuum, buffer, offset);
@@ -695,6 +706,47 @@ mark_unlinked(Vacuum *vacuum)
     }
 }
 
+/* Every transaction of this database that has a snapshot. */
+static Witnesses
+call_witnesses(void)
+{
+    Witnesses witnesses;
+
+    witnesses.ids =
+        GetCurrentVirtualXIDs(InvalidTransactionId, true, false, PROC_IN_VACUUM, &witnesses.count);
+    return witnesses;
+}
+
+static bool
+all_gone(const Witnesses *witnesses)
+{
+    for (int i = 0; i < witnesses->count; i++)
+        if (!VirtualXactLock(witnesses->ids[i], false))
+            return false;
+    return true;
+}
+
+/*
+ * Frees the nodes that this vacuum unlinked, if the witnesses of that have gone. Scans that began
+ * later cannot have met them, nor can inserts, once those that were under way have ended.
+ */
+static void
+free_at_once(Vacuum *vacuum, const Witnesses *witnesses)
+{
+    if (vacuum->unlinked == 0 || !all_gone(witnesses))
+        return;
+    wait_for_inserts(vacuum);
+    vacuum->no_witness = true;
+    vacuum->unlinked = 0;
+    for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < RelationGetNumberOfBlocks(vacuum->index);
+         block++) {
+        Buffer buffer = read_block(vacuum, block, BUFFER_LOCK_EXCLUSIVE);
+
+        free_nodes(vacuum, buffer);
+        UnlockReleaseBuffer(buffer);
+    }
+}
+
 /* Leaves what the next vacuum and the next inserts should know on the meta page. */
 static void
 finish(Vacuum *vacuum)
@@ -710,6 +762,7 @@ ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 {
     Vacuum vacuum = {
         .info = info, .index = info->index, .callback = callback, .callback_state = callback_state};
+    Witnesses witnesses;
 
     if (stats == NULL)
         stats = palloc0(sizeof(IndexBulkDeleteResult));
@@ -726,7 +779,9 @@ ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
             repair_links(&vacuum);
             mark_unlinked(&vacuum);
         } while (collect_dead(&vacuum));
+        witnesses = call_witnesses();
         ruhnsw_connect(&vacuum.writer, info->strategy);
+        free_at_once(&vacuum, &witnesses);
     }
     hash_destroy(vacuum.dead);
     finish(&vacuum);

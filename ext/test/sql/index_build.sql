@@ -118,7 +118,7 @@ INSERT INTO wide SELECT array_agg((i * j) % 97) FROM generate_series(1, 2000) i,
 CREATE INDEX ON wide USING ruhnsw (v ruvector_l2_ops);
 SELECT count(*) FROM (SELECT v FROM wide ORDER BY v <-> (SELECT v FROM wide LIMIT 1)) t;
 DROP TABLE wide;
-CREATE TABLE wider (v ruvector(2001));
+CREATE TABLE wider (v ruvector(8001));
 CREATE INDEX ON wider USING ruhnsw (v ruvector_l2_ops);
 DROP TABLE wider;
 CREATE TABLE narrow (v ruvector(1));

@@ -2,6 +2,7 @@
 
 SET ruvector.adaptive_search = off;
 SET ruvector.ef_search = 1000;
+SET ruvector.iterative_scan = strict_order;
 SET enable_seqscan = off;
 
 -- whether the k nearest rows by the index are as near as those by a sort
