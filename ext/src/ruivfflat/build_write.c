@@ -102,8 +102,7 @@ add_vector(Writer *writer, int slot)
         ruivf_list_header(BufferGetPage(writer->page))->exact[slot / layout->exact_per] =
             BufferGetBlockNumber(writer->exact);
     }
-    memcpy(ruivf_exact_vector(BufferGetPage(writer->exact), layout, place), writer->vector,
-           sizeof(float) * layout->dim);
+    ruivf_put_vector(BufferGetPage(writer->exact), layout, place, writer->vector);
 }
 
 static void

@@ -89,8 +89,7 @@ put_row(Insert *insert, Buffer buffer, Buffer previous)
         if (exact_fresh)
             ruivf_exact_page_init(vectors, block);
         header->exact[part] = BufferGetBlockNumber(exact);
-        memcpy(ruivf_exact_vector(vectors, layout, slot % layout->exact_per), insert->vector,
-               sizeof(float) * layout->dim);
+        ruivf_put_vector(vectors, layout, slot % layout->exact_per, insert->vector);
     }
     GenericXLogFinish(xlog);
     if (BufferIsValid(exact))

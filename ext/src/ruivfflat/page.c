@@ -237,6 +237,20 @@ ruivf_exact_page_init(Page page, BlockNumber owner)
 {
     ruivf_page_init(page, RUIVF_PAGE_EXACT);
     ((RuivfExactHeader *)PageGetContents(page))->owner = owner;
+    ((PageHeader)page)->pd_lower =
+        (LocationIndex)(PageGetContents(page) + sizeof(RuivfExactHeader) - (char *)page);
+}
+
+/* Slots are filled from the first on: what lies behind the last is not in use, and WAL need not
+ * look at it. */
+void
+ruivf_put_vector(Page page, const RuivfLayout *layout, int slot, const float *vector)
+{
+    float *place = ruivf_exact_vector(page, layout, slot);
+    LocationIndex end = (LocationIndex)((char *)(place + layout->dim) - (char *)page);
+
+    memcpy(place, vector, sizeof(float) * layout->dim);
+    ((PageHeader)page)->pd_lower = Max(((PageHeader)page)->pd_lower, end);
 }
 
 Buffer

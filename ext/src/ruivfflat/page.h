@@ -243,6 +243,8 @@ extern Buffer ruivf_read_centres(Relation index, BlockNumber block, const RuivfL
 extern void ruivf_page_init(Page page, RuivfPageKind kind);
 extern void ruivf_list_page_init(Page page, uint32 list);
 extern void ruivf_exact_page_init(Page page, BlockNumber owner);
+/* Puts a vector into a slot of an EXACT page. */
+extern void ruivf_put_vector(Page page, const RuivfLayout *layout, int slot, const float *vector);
 /* Adds a block to the file: exclusively locked, a page of zeros. */
 extern Buffer ruivf_extend(Relation index);
 /* Puts a row into a slot of a LIST page: its code, or the vector itself. The counters are the
