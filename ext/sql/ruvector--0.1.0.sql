@@ -307,10 +307,53 @@ CREATE OPERATOR CLASS ruvector_l1_ops FOR TYPE ruvector USING ruhnsw AS
     OPERATOR 1 <+> (ruvector, ruvector) FOR ORDER BY float_ops,
     FUNCTION 1 ruhnsw_metric_l1(internal);
 
+-- ---------------------------------------------------------------------------------------------
+-- Access method ruivfflat
+-- ---------------------------------------------------------------------------------------------
+
+CREATE FUNCTION ruivfflathandler(internal) RETURNS index_am_handler
+    AS 'MODULE_PATHNAME', 'ruivfflat_handler' LANGUAGE C;
+
+CREATE ACCESS METHOD ruivfflat TYPE INDEX HANDLER ruivfflathandler;
+
+COMMENT ON ACCESS METHOD ruivfflat IS 'inverted file of vectors in lists around centres, that learns';
+
+CREATE FUNCTION ruivfflat_metric_l2(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruivfflat_metric_l2' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION ruivfflat_metric_ip(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruivfflat_metric_ip' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION ruivfflat_metric_cosine(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruivfflat_metric_cosine' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE FUNCTION ruivfflat_metric_l1(internal) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruivfflat_metric_l1' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+CREATE OPERATOR CLASS ruvector_l2_ops DEFAULT FOR TYPE ruvector USING ruivfflat AS
+    OPERATOR 1 <-> (ruvector, ruvector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruivfflat_metric_l2(internal);
+
+CREATE OPERATOR CLASS ruvector_ip_ops FOR TYPE ruvector USING ruivfflat AS
+    OPERATOR 1 <#> (ruvector, ruvector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruivfflat_metric_ip(internal);
+
+CREATE OPERATOR CLASS ruvector_cosine_ops FOR TYPE ruvector USING ruivfflat AS
+    OPERATOR 1 <=> (ruvector, ruvector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruivfflat_metric_cosine(internal);
+
+CREATE OPERATOR CLASS ruvector_l1_ops FOR TYPE ruvector USING ruivfflat AS
+    OPERATOR 1 <+> (ruvector, ruvector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruivfflat_metric_l1(internal);
+
+-- ---------------------------------------------------------------------------------------------
+-- Checks of both access methods
+-- ---------------------------------------------------------------------------------------------
+
 CREATE FUNCTION ruvector_index_verify(index regclass, heapallindexed boolean DEFAULT false,
                                       OUT severity text, OUT block bigint, OUT message text)
     RETURNS SETOF record
-    AS 'MODULE_PATHNAME', 'ruhnsw_index_verify' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+    AS 'MODULE_PATHNAME', 'ruv_index_verify' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION ruvector_index_verify(regclass, boolean) IS
-    'checks the pages, links and reachability of an index, and whether every row is in it';
+    'checks the pages and the rules of an index of ruvector, and whether every row is in it';

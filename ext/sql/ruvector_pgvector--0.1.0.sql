@@ -43,3 +43,23 @@ CREATE OPERATOR CLASS vector_cosine_ops FOR TYPE vector USING ruhnsw AS
 CREATE OPERATOR CLASS vector_l1_ops FOR TYPE vector USING ruhnsw AS
     OPERATOR 1 <+> (vector, vector) FOR ORDER BY float_ops,
     FUNCTION 1 ruhnsw_metric_l1(internal);
+
+---------------------------------------------------------------------------------------------------
+-- ruivfflat on vector, likewise.
+---------------------------------------------------------------------------------------------------
+
+CREATE OPERATOR CLASS vector_l2_ops DEFAULT FOR TYPE vector USING ruivfflat AS
+    OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruivfflat_metric_l2(internal);
+
+CREATE OPERATOR CLASS vector_ip_ops FOR TYPE vector USING ruivfflat AS
+    OPERATOR 1 <#> (vector, vector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruivfflat_metric_ip(internal);
+
+CREATE OPERATOR CLASS vector_cosine_ops FOR TYPE vector USING ruivfflat AS
+    OPERATOR 1 <=> (vector, vector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruivfflat_metric_cosine(internal);
+
+CREATE OPERATOR CLASS vector_l1_ops FOR TYPE vector USING ruivfflat AS
+    OPERATOR 1 <+> (vector, vector) FOR ORDER BY float_ops,
+    FUNCTION 1 ruivfflat_metric_l1(internal);

@@ -345,7 +345,7 @@ describe("a ruhnsw index", function()
       end)
 
       it("to the owner of the index only, and of ruhnsw indexes only", function()
-         assert.matches("is not a ruhnsw index",
+         assert.matches("is not an index of ruvector",
             db:fails("SELECT * FROM ruvector_index_verify('broken_pkey')").message)
          db:exec("CREATE ROLE stranger; SET ROLE stranger")
          assert.equal("42501", db:fails("SELECT * FROM ruvector_index_verify('broken_v')").sqlstate)

@@ -197,6 +197,27 @@ describe("ruvector_pgvector", function()
          end)
       end
 
+      for name, operator in pairs(ruhnsw.OPERATORS) do
+         with_pgvector("by lists under " .. name, function()
+            local items = "listed_" .. name
+            db:exec(([[CREATE TABLE %s (id bigint PRIMARY KEY, v vector(16));
+               INSERT INTO %s SELECT i, vec(i, 16) FROM generate_series(1, 1500) i]]):format(items, items))
+            db:exec(("CREATE INDEX %s_v ON %s USING ruivfflat (v vector_%s_ops) WITH (lists = 10)"):format(
+               items, items, name))
+            db:exec("INSERT INTO " .. items ..
+               " SELECT i, vec(i, 16) FROM generate_series(1501, 2000) i")
+            assert.equal("", ruhnsw.findings(db, items .. "_v"))
+            local nearest = ("SELECT id FROM %s ORDER BY v %s vec(-1, 16)::vector LIMIT 10"):format(items,
+               operator)
+            assert.matches("Index Scan using " .. items .. "_v", plan_of(nearest), 1, true)
+            db:exec("SET enable_indexscan = off")
+            local truth = db:column(nearest)
+            db:exec("RESET enable_indexscan; SET ruvector.probes = 10")
+            assert.same(truth, ruhnsw.with_index(db, function() return db:column(nearest) end))
+            db:exec("RESET ruvector.probes")
+         end)
+      end
+
       with_pgvector("and pgvector's own index on the column stays as good as it was", function()
          db:exec [[CREATE INDEX vectors_l2_hnsw ON vectors_l2 USING hnsw (v vector_l2_ops);
             DROP INDEX vectors_l2_v]]

@@ -50,8 +50,9 @@ end
 --- Queries as text; another seed gives others of the same distribution.
 function M.queries(count, seed) return clustered(count, seed or 99) end
 
---- Creates a table with M.ROWS rows and a ruhnsw index named <table>_embedding.
-function M.create_table(db, name, rows)
+--- Creates a table with M.ROWS rows and an index named <table>_embedding, a ruhnsw one unless `index`
+-- says otherwise (the access method and what follows it).
+function M.create_table(db, name, rows, index)
    db:exec(("CREATE TABLE %s (id bigint PRIMARY KEY, embedding ruvector(%d))"):format(name, M.DIM))
    local vectors, i = clustered(rows or M.ROWS, 1), 0
    db:exec("BEGIN")
@@ -59,8 +60,8 @@ function M.create_table(db, name, rows)
    for id, vector in ipairs(vectors) do insert:exec(id, vector) end
    insert:close()
    db:exec("COMMIT")
-   db:exec(("CREATE INDEX %s_embedding ON %s USING ruhnsw (embedding ruvector_l2_ops)")
-      :format(name, name))
+   db:exec(("CREATE INDEX %s_embedding ON %s USING %s"):format(name, name,
+      index or "ruhnsw (embedding ruvector_l2_ops)"))
    db:exec("ANALYZE " .. name)
    return i
 end

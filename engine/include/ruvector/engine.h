@@ -14,5 +14,6 @@
 #include "ruvector/stats.h"
 #include "ruvector/bank.h"
 #include "ruvector/memory.h"
+#include "ruvector/ivf.h"
 
 #endif

@@ -214,18 +214,18 @@ open_relations(const RuvIndexState *state, Relation *table, Relation *index)
     if (*table == NULL || !ConditionalLockRelationOid(state->index_oid, AccessShareLock))
         return false;
     *index = try_relation_open(state->index_oid, NoLock);
-    return *index != NULL && ruhnsw_is_index(*index) && (*index)->rd_index->indisvalid;
+    return *index != NULL && ruv_is_index(*index) && (*index)->rd_index->indisvalid;
 }
 
 static void
 work(RuvIndexState *state, bool force, Relation table, Relation index)
 {
     TimestampTz now = GetCurrentTimestamp();
-    RuhnswInfo info;
+    RuvIndexIdentity identity;
 
-    ruhnsw_get_info(index, &info);
-    if (info.identity.epoch != state->identity.epoch)
-        ruv_state_start_over(state, &info.identity);
+    ruv_index_identity(index, &identity);
+    if (identity.epoch != state->identity.epoch)
+        ruv_state_start_over(state, &identity);
     if (pass_due(state, now, force))
         pass(state, table, index);
     now = GetCurrentTimestamp();

@@ -101,7 +101,7 @@ open_store_or_fail(RuvStore *store)
 }
 
 static List *
-ruhnsw_indexes(Relation table)
+own_indexes(Relation table)
 {
     List *found = NIL;
     List *all = RelationGetIndexList(table);
@@ -110,7 +110,7 @@ ruhnsw_indexes(Relation table)
     foreach (cell, all) {
         Relation index = relation_open(lfirst_oid(cell), AccessShareLock);
 
-        if (ruhnsw_is_index(index))
+        if (ruv_is_index(index))
             found = lappend_oid(found, lfirst_oid(cell));
         relation_close(index, AccessShareLock);
     }
@@ -224,10 +224,11 @@ ruv_enable_learning(PG_FUNCTION_ARGS)
     table = open_own_table(table_oid);
     check_kind(table);
     options = read_options(fcinfo, table);
-    indexes = ruhnsw_indexes(table);
+    indexes = own_indexes(table);
     if (indexes == NIL)
-        ereport(NOTICE, (errmsg("\"%s\" has no ruhnsw index yet; learning begins when it has one",
-                                RelationGetRelationName(table))));
+        ereport(NOTICE,
+                (errmsg("\"%s\" has no index of ruvector yet; learning begins when it has one",
+                        RelationGetRelationName(table))));
     save_options(table_oid, &options);
     ruv_registry_enable_at_commit(table_oid, indexes);
     relation_close(table, NoLock);
@@ -292,7 +293,7 @@ ruv_clear_learning(PG_FUNCTION_ARGS)
     table = open_own_table(table_oid);
     require_enabled(table_oid);
     forget_table(table_oid, false);
-    ruv_registry_enable_at_commit(table_oid, ruhnsw_indexes(table));
+    ruv_registry_enable_at_commit(table_oid, own_indexes(table));
     relation_close(table, NoLock);
     PG_RETURN_VOID();
 }

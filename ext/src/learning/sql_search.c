@@ -10,7 +10,7 @@
 #include "catalog/pg_class.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "ruhnsw/ruhnsw_api.h"
+#include "index_api.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -156,19 +156,20 @@ static void
 plan_search(Oid index_oid, Datum query, RuvChoice *choice)
 {
     Relation index = relation_open(index_oid, AccessShareLock);
-    RuhnswInfo info;
+    RuvIndexIdentity identity;
     const float *prepared;
 
-    if (!ruhnsw_is_index(index))
-        ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-                        errmsg("\"%s\" is not a ruhnsw index", RelationGetRelationName(index))));
+    if (!ruv_is_index(index))
+        ereport(ERROR,
+                (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+                 errmsg("\"%s\" is not an index of ruvector", RelationGetRelationName(index))));
     check_may_select(index_oid);
-    ruhnsw_get_info(index, &info);
-    prepared = ruhnsw_prepare_value(&info.identity, query);
+    ruv_index_identity(index, &identity);
+    prepared = ruv_index_prepare(&identity, query);
     if (prepared == NULL)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("a zero vector has no direction, so it has no cosine distance")));
-    ruv_choose(&info.identity, prepared, choice);
+    ruv_choose(&identity, prepared, choice);
     relation_close(index, AccessShareLock);
 }
 

@@ -1,5 +1,5 @@
 /*
- * sql_stats.c - ruvector_learning_stats(): one row per ruhnsw index of a table.
+ * sql_stats.c - ruvector_learning_stats(): one row per index of ruvector of a table.
  *
  * Figures of what was learned come from the tables; what is under way comes from shared memory.
  * Queries and results of others do not show in it, so SELECT on the table is enough to ask.
@@ -166,11 +166,11 @@ static uint64
 current_epoch(Oid index_oid)
 {
     Relation index = relation_open(index_oid, AccessShareLock);
-    RuhnswInfo info;
+    RuvIndexIdentity identity;
 
-    ruhnsw_get_info(index, &info);
+    ruv_index_identity(index, &identity);
     relation_close(index, AccessShareLock);
-    return info.identity.epoch;
+    return identity.epoch;
 }
 
 static void
@@ -219,7 +219,7 @@ set_live_columns(StatsRow *row, const LiveFigures *live)
     "p.optimal_ef_search, p.expected_recall, p.index_epoch, s.last_learned, "                      \
     "coalesce(s.learning_seconds, 0) "                                                             \
     "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "                                     \
-    "JOIN pg_am a ON a.oid = c.relam AND a.amname = 'ruhnsw' "                                     \
+    "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS " "                       \
     "LEFT JOIN @.ruvector_learning l ON l.table_id::oid = i.indrelid "                             \
     "LEFT JOIN @.ruvector_index_state s ON s.index_oid = i.indexrelid "                            \
     "LEFT JOIN LATERAL (SELECT count(*) AS samples, "                                              \

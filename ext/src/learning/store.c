@@ -150,7 +150,8 @@ ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each)
         "SELECT l.table_id::oid, i.indexrelid, c.relname, l.trajectory_window, l.learning_rate, "
         "l.min_samples FROM @.ruvector_learning l JOIN pg_index i ON i.indrelid = l.table_id::oid "
         "AND i.indisvalid AND i.indisready JOIN pg_class c ON c.oid = i.indexrelid "
-        "JOIN pg_am a ON a.oid = c.relam AND a.amname = 'ruhnsw' ORDER BY i.indexrelid",
+        "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS
+        " ORDER BY i.indexrelid",
         0, NULL, NULL, NULL);
     for (uint64 row = 0; row < rows; row++) {
         RuvIndexState configured = {0};
@@ -195,7 +196,8 @@ ruv_store_tidy(RuvStore *store)
         ruv_store_run(store,
                       psprintf("UPDATE @.%s r SET index_oid = c.oid FROM pg_class c "
                                "JOIN pg_index i ON i.indexrelid = c.oid "
-                               "JOIN pg_am a ON a.oid = c.relam AND a.amname = 'ruhnsw' "
+                               "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS
+                               " "
                                "WHERE i.indrelid = r.table_id::oid AND c.relname = r.index_name "
                                "AND c.oid <> r.index_oid AND NOT EXISTS (SELECT FROM pg_index j "
                                "WHERE j.indexrelid = r.index_oid AND j.indrelid = r.table_id::oid) "

@@ -12,7 +12,7 @@
  *
  * Each search is then traced over the index's own pages (rv_beam_trace), from the entry points that
  * the memory of queries gives for it, as a search would be. Limits of a trace: slack
- * 3, ef 4,000, and RUV_TRACE_DISTANCES distance computations or half the rows; what is not found
+ * 3, ef 4,000, and a bound of the access method on the distances (index_api.c); what is not found
  * within them counts as out of reach, and calibration treats it so.
  *
  * Somebody who waits for a stronger lock on the table (DDL) does not wait for a whole batch: both
@@ -41,8 +41,6 @@
 #define RUV_REFERENCE_EF 2000
 #define RUV_TRACE_SLACK 3.0f
 #define RUV_TRACE_EF 4000
-#define RUV_TRACE_DISTANCES 20000
-#define RUV_TRACE_MIN_DISTANCES 1000
 /* Measured on one core of 2020: fetching a row, and one element of one comparison. Only the size of
  * a batch depends on them. */
 #define RUV_ROW_SECONDS 0.6e-6
@@ -106,7 +104,7 @@ feed_block(RowFeed *feed)
 static void
 feed_row(RowFeed *feed, Datum value, ItemPointer tid)
 {
-    const float *vector = ruhnsw_prepare_value(feed->identity, value);
+    const float *vector = ruv_index_prepare(feed->identity, value);
     int dim = feed->identity->dim;
     float *copy = feed->vectors + (size_t)feed->count * dim;
 
@@ -251,7 +249,7 @@ truth_by_search(Truth *truth, Relation index, RuvSample **batch, int count)
 
     for (int i = 0; i < count; i++) {
         int found =
-            ruhnsw_search(index, batch[i]->query, (int)batch[i]->head.k, RUV_REFERENCE_EF, hits);
+            ruv_index_search(index, batch[i]->query, (int)batch[i]->head.k, RUV_REFERENCE_EF, hits);
 
         truth->found[i] = (uint32)Max(found, 0);
         for (int j = 0; j < found; j++)
@@ -316,7 +314,7 @@ fetch_results(RuvIndexState *state, Relation table, Relation index, const RuvSam
         if (!table_index_fetch_tuple(fetch, &tid, GetActiveSnapshot(), slot, &again, NULL))
             continue;
         FormIndexDatum(info, slot, estate, values, nulls);
-        vector = nulls[0] ? NULL : ruhnsw_prepare_value(&state->identity, values[0]);
+        vector = nulls[0] ? NULL : ruv_index_prepare(&state->identity, values[0]);
         if (vector != NULL)
             vectors[count++] = memcpy(palloc(bytes), vector, bytes);
     }
@@ -376,9 +374,8 @@ trace_efforts(RuvIndexState *state, Relation table, Relation index, RuvSample *s
     limits.k = sample->head.k;
     limits.max_slack = RUV_TRACE_SLACK;
     limits.max_ef = RUV_TRACE_EF;
-    limits.max_distances =
-        (uint64)Max(RUV_TRACE_MIN_DISTANCES, Min(RUV_TRACE_DISTANCES, table_rows(table) / 2));
-    ruhnsw_trace(index, sample->query, &limits, truth, found, sample->efforts, &summary);
+    limits.max_distances = ruv_index_trace_distances(index, table_rows(table));
+    ruv_index_trace(index, sample->query, &limits, truth, found, sample->efforts, &summary);
     sample->nearest_count = summary.nearest_count;
     memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));
     for (uint32 i = 0; i < found; i++)

@@ -308,7 +308,6 @@ static bool
 read_identity(const RuvIndexState *state, RuvIndexIdentity *identity)
 {
     Relation index;
-    RuhnswInfo info;
     bool usable;
 
     if (!ConditionalLockRelationOid(state->index_oid, AccessShareLock))
@@ -316,11 +315,9 @@ read_identity(const RuvIndexState *state, RuvIndexIdentity *identity)
     index = try_relation_open(state->index_oid, NoLock);
     if (index == NULL)
         return false;
-    usable = ruhnsw_is_index(index) && index->rd_index->indisvalid;
-    if (usable) {
-        ruhnsw_get_info(index, &info);
-        *identity = info.identity;
-    }
+    usable = ruv_is_index(index) && index->rd_index->indisvalid;
+    if (usable)
+        ruv_index_identity(index, identity);
     relation_close(index, NoLock);
     return usable;
 }

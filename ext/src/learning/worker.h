@@ -8,7 +8,7 @@
 #include "learning/learning_internal.h"
 
 #include "executor/spi.h"
-#include "ruhnsw/ruhnsw_api.h"
+#include "index_api.h"
 
 /* Sampled searches that wait for their deep trace, per index; further ones replace one at random.
  */

@@ -7,6 +7,8 @@
 #include "ruvector.h"
 #include "learning.h"
 
+#include "nodes/execnodes.h"
+
 /* True when the relation is a ruhnsw index. */
 extern bool ruhnsw_is_index(Relation index);
 
@@ -36,5 +38,9 @@ extern int ruhnsw_search(Relation index, const float *query, int k, int ef_searc
  * the current memory context). NULL when it is not indexed: wrong dimension is an error, a zero
  * vector under cosine is not indexed. */
 extern const float *ruhnsw_prepare_value(const RuvIndexIdentity *identity, Datum value);
+
+/* verify.c: the findings of ruvector_index_verify about this index, as rows of (severity, block,
+ * message). all_rows: every row of the table is looked up as well. */
+extern void ruhnsw_verify(Relation index, Relation table, bool all_rows, ReturnSetInfo *out);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * verify.c - ruvector_index_verify: checks an index against the rules of its format.
+ * verify.c - ruvector_index_verify of a ruhnsw index: checks it against the rules of its format.
  *
  * Checked: the frame of every page; bounds, sizes and flags of every tuple; that every node has its
  * links tuple and its chain of rows tuples, and every such tuple its node; that links are in
@@ -21,15 +21,11 @@
 
 #include <math.h>
 
-#include "access/genam.h"
-#include "access/relation.h"
-#include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/index.h"
 #include "funcapi.h"
 #include "lib/bloomfilter.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -479,28 +475,12 @@ check_table(Verifier *verifier, Relation table, Snapshot snapshot)
     table_index_build_scan(table, verifier->index, info, true, false, check_row, verifier, scan);
 }
 
-PG_FUNCTION_INFO_V1(ruhnsw_index_verify);
-Datum
-ruhnsw_index_verify(PG_FUNCTION_ARGS)
+void
+ruhnsw_verify(Relation index, Relation table, bool all_rows, ReturnSetInfo *out)
 {
-    Oid oid = PG_GETARG_OID(0);
-    bool all_rows = PG_GETARG_BOOL(1);
-    Oid table_oid = IndexGetRelation(oid, true);
-    Relation table = OidIsValid(table_oid) ? table_open(table_oid, AccessShareLock) : NULL;
-    Relation index = relation_open(oid, AccessShareLock);
-    Verifier verifier = {
-        .table = table, .index = index, .out = (ReturnSetInfo *)fcinfo->resultinfo};
+    Verifier verifier = {.table = table, .index = index, .out = out};
     Snapshot snapshot = NULL;
 
-    if (!ruhnsw_is_index(index))
-        ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-                        errmsg("\"%s\" is not a ruhnsw index", RelationGetRelationName(index))));
-    if (!ruv_owns_relation(oid))
-        aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_INDEX, RelationGetRelationName(index));
-    if (RELATION_IS_OTHER_TEMP(index))
-        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("cannot verify temporary indexes of other sessions")));
-    InitMaterializedSRF(fcinfo, 0);
     ruhnsw_graph_open(&verifier.graph, index);
     verifier.links = palloc(sizeof(uint64) * 2 * RUHNSW_MAX_M);
     verifier.vector = palloc(sizeof(float) * verifier.graph.meta.dim);
@@ -515,7 +495,4 @@ ruhnsw_index_verify(PG_FUNCTION_ARGS)
         bloom_free(verifier.rows);
     }
     end_findings(&verifier);
-    relation_close(index, AccessShareLock);
-    table_close(table, AccessShareLock);
-    return (Datum)0;
 }

@@ -1,0 +1,71 @@
+/*
+ * index_api.c - passing what is asked of an index to its access method.
+ */
+#include "index_api.h"
+
+#include "ruhnsw/ruhnsw_api.h"
+#include "ruivfflat/ruivfflat_api.h"
+
+/* A graph compares about m rows for each place of its ef_search; a list search has to compare many
+ * more for the same recall. */
+#define ROWS_PER_EFFORT 64
+/* A trace of a graph jumps about in memory, one of lists reads it from end to end. */
+#define GRAPH_TRACE_DISTANCES 20000
+#define LISTS_TRACE_DISTANCES 500000
+#define LEAST_TRACE_DISTANCES 1000
+
+bool
+ruv_is_index(Relation index)
+{
+    return ruhnsw_is_index(index) || ruivf_is_index(index);
+}
+
+void
+ruv_index_identity(Relation index, RuvIndexIdentity *identity)
+{
+    if (ruivf_is_index(index)) {
+        RuivfInfo info;
+
+        ruivf_get_info(index, &info);
+        *identity = info.identity;
+    } else {
+        RuhnswInfo info;
+
+        ruhnsw_get_info(index, &info);
+        *identity = info.identity;
+    }
+}
+
+const float *
+ruv_index_prepare(const RuvIndexIdentity *identity, Datum value)
+{
+    /* Both access methods compare vectors in the same form. */
+    return ruhnsw_prepare_value(identity, value);
+}
+
+void
+ruv_index_trace(Relation index, const float *query, const rv_trace_limits *limits,
+                const float *truth, uint32 truth_count, rv_effort *efforts,
+                rv_trace_summary *summary)
+{
+    if (ruivf_is_index(index))
+        ruivf_trace(index, query, limits, truth, truth_count, efforts, summary);
+    else
+        ruhnsw_trace(index, query, limits, truth, truth_count, efforts, summary);
+}
+
+uint64
+ruv_index_trace_distances(Relation index, double rows)
+{
+    if (ruivf_is_index(index))
+        return (uint64)Max(LEAST_TRACE_DISTANCES, Min(LISTS_TRACE_DISTANCES, rows));
+    return (uint64)Max(LEAST_TRACE_DISTANCES, Min(GRAPH_TRACE_DISTANCES, rows / 2));
+}
+
+int
+ruv_index_search(Relation index, const float *query, int k, int effort, rv_hit *hits)
+{
+    if (ruivf_is_index(index))
+        return ruivf_search(index, query, k, effort * ROWS_PER_EFFORT, hits);
+    return ruhnsw_search(index, query, k, effort, hits);
+}

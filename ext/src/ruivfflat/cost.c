@@ -1,0 +1,69 @@
+/*
+ * cost.c - what an index scan costs, for the planner.
+ *
+ * Model. A search compares the query with every centre, and then with every row of `probes` lists:
+ * their share of the rows and of the pages. That is the startup cost: nothing comes out before it
+ * is done. Taking all rows visits the other lists too and costs an ordered row each, so that a
+ * LIMIT near the number of rows is left to the sequential scan and sort, and one of a few rows is
+ * not.
+ *
+ * Pages are priced as sequential, not random: a list's pages follow each other, and a vector index
+ * that is used at all has them in memory. A comparison costs an operator's call; it reads a float32
+ * vector or a code, which the pages account for. The heap fetches are added by the planner.
+ *
+ * The operator is of no use for anything but ordering: without an ORDER BY that matches the cost is
+ * infinite.
+ */
+#include "ruivfflat/ruivfflat.h"
+
+#include <math.h>
+
+#include "access/genam.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "utils/float.h"
+#include "utils/selfuncs.h"
+#include "utils/spccache.h"
+
+static double
+built_lists(const IndexOptInfo *info)
+{
+    Relation index = index_open(info->indexoid, NoLock);
+    RuivfInfo meta;
+
+    ruivf_get_info(index, &meta);
+    index_close(index, NoLock);
+    return meta.lists;
+}
+
+void
+ruivf_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost *startup_cost,
+                    Cost *total_cost, Selectivity *selectivity, double *correlation, double *pages)
+{
+    IndexOptInfo *info = path->indexinfo;
+    double rows = Max(info->tuples, 1.0);
+    double page_cost;
+    double lists;
+    double share;
+    double scan_cost;
+    double centres_cost;
+
+    *correlation = 0;
+    if (path->indexorderbys == NIL) {
+        *startup_cost = *total_cost = get_float8_infinity();
+        *selectivity = 0;
+        *pages = 0;
+        return;
+    }
+    lists = built_lists(info);
+    share = Min(ruv_probes / lists, 1.0);
+    get_tablespace_page_costs(info->reltablespace, NULL, &page_cost);
+    scan_cost = info->pages * page_cost + rows * cpu_operator_cost;
+    centres_cost = lists * cpu_operator_cost;
+
+    *startup_cost = centres_cost + share * scan_cost;
+    *total_cost = centres_cost + scan_cost +
+                  rows * (cpu_index_tuple_cost + 2 * cpu_operator_cost * log2(Max(rows, 2)));
+    *selectivity = 1.0;
+    *pages = info->pages;
+}

@@ -1,0 +1,196 @@
+/*
+ * insert.c - adding one row to the list of the nearest centre.
+ *
+ * The first page of a list has a hint: a block of the chain before which no slot is free, as far as
+ * anybody knows. An insert goes on from there along the chain to the first page with a free slot,
+ * or adds a page at its end. A stale hint costs a walk and nothing else: vacuum moves it back when
+ * it frees slots.
+ *
+ * One generic WAL record holds all that one row changes: its page and its vector's page, or the
+ * last page and the new ones. A crash in between leaves a block of zeros that nothing refers to.
+ */
+#include "ruivfflat/ruivfflat.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+typedef struct Insert {
+    Relation index;
+    RuivfMetaData meta;
+    RuivfLayout layout;
+    uint32 list;
+    BlockNumber first_block;
+    ItemPointer tid;
+    const float *vector;
+} Insert;
+
+/* The page for the vector of a slot: an old one, or a block just added to the file. */
+static Buffer
+exact_buffer(Insert *insert, BlockNumber owner, BlockNumber block)
+{
+    Buffer buffer;
+
+    if (block == InvalidBlockNumber)
+        return ruivf_extend(insert->index);
+    buffer = ruivf_read(insert->index, block, RUIVF_PAGE_EXACT, BUFFER_LOCK_EXCLUSIVE);
+    if (((RuivfExactHeader *)PageGetContents(BufferGetPage(buffer)))->owner != owner)
+        ruivf_corrupt(insert->index, block, "the vectors belong to block %u, not to block %u",
+                      ((RuivfExactHeader *)PageGetContents(BufferGetPage(buffer)))->owner, owner);
+    return buffer;
+}
+
+static int
+free_slot(Insert *insert, Page page, BlockNumber block)
+{
+    RuivfListHeader *header = ruivf_list_header(page);
+
+    if (header->live == header->used)
+        return header->used;
+    for (int slot = 0; slot < header->used; slot++)
+        if (!ItemPointerIsValid(&ruivf_rows(page)[slot]))
+            return slot;
+    ruivf_corrupt(insert->index, block, "the page has no free slot, although it counts %d rows",
+                  header->live);
+}
+
+/*
+ * Puts the row into a locked page with room. previous: the locked last page of the chain, when the
+ * page is a new one that is to follow it; else InvalidBuffer.
+ */
+static void
+put_row(Insert *insert, Buffer buffer, Buffer previous)
+{
+    const RuivfLayout *layout = &insert->layout;
+    BlockNumber block = BufferGetBlockNumber(buffer);
+    bool fresh = BufferIsValid(previous);
+    int slot = fresh ? 0 : free_slot(insert, BufferGetPage(buffer), block);
+    int part = layout->exact_per > 0 ? slot / layout->exact_per : 0;
+    BlockNumber exact_block =
+        fresh ? InvalidBlockNumber : ruivf_list_header(BufferGetPage(buffer))->exact[part];
+    Buffer exact = layout->exact_per > 0 ? exact_buffer(insert, block, exact_block) : InvalidBuffer;
+    GenericXLogState *xlog = GenericXLogStart(insert->index);
+    Page page = GenericXLogRegisterBuffer(xlog, buffer, fresh ? GENERIC_XLOG_FULL_IMAGE : 0);
+    RuivfListHeader *header = ruivf_list_header(page);
+
+    if (fresh) {
+        Page former = GenericXLogRegisterBuffer(xlog, previous, 0);
+
+        ruivf_list_page_init(page, insert->list);
+        ruivf_list_header(former)->next = block;
+    }
+    ruivf_put_row(page, layout, (rv_metric)insert->meta.metric, slot, insert->tid, insert->vector);
+    header->used = Max(header->used, slot + 1);
+    header->live++;
+    if (BufferIsValid(exact)) {
+        bool exact_fresh = exact_block == InvalidBlockNumber;
+        Page vectors =
+            GenericXLogRegisterBuffer(xlog, exact, exact_fresh ? GENERIC_XLOG_FULL_IMAGE : 0);
+
+        if (exact_fresh)
+            ruivf_exact_page_init(vectors, block);
+        header->exact[part] = BufferGetBlockNumber(exact);
+        ruivf_put_vector(vectors, layout, slot % layout->exact_per, insert->vector);
+    }
+    GenericXLogFinish(xlog);
+    if (BufferIsValid(exact))
+        UnlockReleaseBuffer(exact);
+}
+
+static BlockNumber
+insert_hint(Insert *insert, BlockNumber blocks)
+{
+    Buffer buffer = ruivf_read_list(insert->index, insert->first_block, &insert->layout,
+                                    insert->list, blocks, BUFFER_LOCK_SHARE);
+    BlockNumber hint = ruivf_list_header(BufferGetPage(buffer))->insert_block;
+
+    UnlockReleaseBuffer(buffer);
+    if (hint == InvalidBlockNumber)
+        return insert->first_block;
+    if (hint < insert->first_block || hint >= RelationGetNumberOfBlocks(insert->index))
+        ruivf_corrupt(insert->index, insert->first_block, "the hint for inserts is out of range");
+    return hint;
+}
+
+static void
+move_hint(Insert *insert, BlockNumber blocks, BlockNumber hint)
+{
+    Buffer buffer = ruivf_read_list(insert->index, insert->first_block, &insert->layout,
+                                    insert->list, blocks, BUFFER_LOCK_EXCLUSIVE);
+    GenericXLogState *xlog = GenericXLogStart(insert->index);
+
+    ruivf_list_header(GenericXLogRegisterBuffer(xlog, buffer, 0))->insert_block = hint;
+    GenericXLogFinish(xlog);
+    UnlockReleaseBuffer(buffer);
+}
+
+static void
+add_to_list(Insert *insert)
+{
+    BlockNumber blocks = RelationGetNumberOfBlocks(insert->index);
+    BlockNumber hint;
+    BlockNumber block;
+
+    if (insert->first_block >= blocks)
+        ruivf_corrupt(insert->index, RUIVF_FIRST_CENTRE_BLOCK, "list %u begins at block %u of %u",
+                      insert->list, insert->first_block, blocks);
+    hint = block = insert_hint(insert, blocks);
+    for (;;) {
+        Buffer buffer = ruivf_read_list(insert->index, block, &insert->layout, insert->list, blocks,
+                                        BUFFER_LOCK_EXCLUSIVE);
+        RuivfListHeader *header = ruivf_list_header(BufferGetPage(buffer));
+        BlockNumber next = header->next;
+
+        if (header->live < insert->layout.capacity) {
+            put_row(insert, buffer, InvalidBuffer);
+            UnlockReleaseBuffer(buffer);
+            break;
+        }
+        if (next == InvalidBlockNumber) {
+            Buffer fresh = ruivf_extend(insert->index);
+
+            block = BufferGetBlockNumber(fresh);
+            put_row(insert, fresh, buffer);
+            UnlockReleaseBuffer(fresh);
+            UnlockReleaseBuffer(buffer);
+            break;
+        }
+        UnlockReleaseBuffer(buffer);
+        CHECK_FOR_INTERRUPTS();
+        block = next;
+    }
+    if (block != hint)
+        move_hint(insert, blocks, block);
+}
+
+bool
+ruivf_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation heap,
+             IndexUniqueCheck unique, bool unchanged, IndexInfo *info)
+{
+    MemoryContext context;
+    MemoryContext former;
+    Insert insert = {.index = index, .tid = tid};
+    float *vector;
+
+    if (isnull[0])
+        return false;
+    context =
+        AllocSetContextCreate(CurrentMemoryContext, "ruivfflat insert", ALLOCSET_DEFAULT_SIZES);
+    former = MemoryContextSwitchTo(context);
+    ruivf_read_meta(index, &insert.meta);
+    ruivf_layout_init(&insert.layout, insert.meta.dim, (rv_ivf_storage)insert.meta.storage);
+    vector = palloc(sizeof(float) * insert.meta.dim);
+    if (ruivf_prepare((rv_metric)insert.meta.metric, insert.meta.dim, DatumGetRuVector(values[0]),
+                      vector)) {
+        float norm = ruivf_norm_bound(vector, insert.meta.dim);
+
+        if (norm > insert.meta.max_norm)
+            ruivf_raise_max_norm(index, norm);
+        insert.vector = vector;
+        insert.list =
+            ruivf_find_list(index, &insert.meta, &insert.layout, vector, &insert.first_block);
+        add_to_list(&insert);
+    }
+    MemoryContextSwitchTo(former);
+    MemoryContextDelete(context);
+    return false;
+}

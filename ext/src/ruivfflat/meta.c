@@ -1,0 +1,126 @@
+/*
+ * meta.c - the meta page: what the index is, and how values become vectors of it.
+ *
+ * Only max_norm changes after the build. It is raised before the row that needs it is added, so it
+ * is a bound at any time.
+ */
+#include "ruivfflat/ruivfflat.h"
+
+#include <math.h>
+
+#include "miscadmin.h"
+
+#define MetaOf(page) ((RuivfMetaData *)PageGetContents(page))
+
+void
+ruivf_read_meta(Relation index, RuivfMetaData *meta)
+{
+    Buffer buffer = ruivf_read(index, RUIVF_META_BLOCK, RUIVF_PAGE_META, BUFFER_LOCK_SHARE);
+    const char *problem;
+
+    *meta = *MetaOf(BufferGetPage(buffer));
+    UnlockReleaseBuffer(buffer);
+    problem = ruivf_check_meta(meta);
+    if (problem)
+        ruivf_corrupt(index, RUIVF_META_BLOCK, "%s", problem);
+}
+
+static int
+column_dimensions(Relation index)
+{
+    int dim = TupleDescAttr(index->rd_att, 0)->atttypmod;
+
+    if (dim < 0)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("column does not have dimensions"),
+                        errhint("Declare them, for example as ruvector(768), or index the "
+                                "expression (column::ruvector(768)).")));
+    if (dim > RUIVF_MAX_DIMENSIONS)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("column cannot have more than %d dimensions for a ruivfflat index",
+                               RUIVF_MAX_DIMENSIONS),
+                        errdetail("The column has %d dimensions.", dim),
+                        errhint("Index a part of the vector, for example "
+                                "(subvector(column, 1, %d)::ruvector(%d)), or store reduced "
+                                "vectors.",
+                                RUIVF_MAX_DIMENSIONS, RUIVF_MAX_DIMENSIONS)));
+    return dim;
+}
+
+void
+ruivf_make_meta(Relation index, RuivfMetaData *meta)
+{
+    memset(meta, 0, sizeof(*meta));
+    meta->magic = RUIVF_MAGIC;
+    meta->version = RUIVF_VERSION;
+    while (meta->epoch == 0)
+        if (!pg_strong_random(&meta->epoch, sizeof(meta->epoch)))
+            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+                            errmsg("could not generate a random epoch for the index")));
+    meta->dim = column_dimensions(index);
+    meta->metric = ruivf_index_metric(index);
+    meta->storage = ruivf_option_storage(index, meta->dim);
+    meta->lists = 1;
+}
+
+void
+ruivf_write_meta(Page page, const RuivfMetaData *meta)
+{
+    ruivf_page_init(page, RUIVF_PAGE_META);
+    *MetaOf(page) = *meta;
+}
+
+void
+ruivf_raise_max_norm(Relation index, float norm)
+{
+    Buffer buffer = ruivf_read(index, RUIVF_META_BLOCK, RUIVF_PAGE_META, BUFFER_LOCK_EXCLUSIVE);
+
+    if (MetaOf(BufferGetPage(buffer))->max_norm < norm) {
+        GenericXLogState *xlog = GenericXLogStart(index);
+
+        MetaOf(GenericXLogRegisterBuffer(xlog, buffer, 0))->max_norm = norm;
+        GenericXLogFinish(xlog);
+    }
+    UnlockReleaseBuffer(buffer);
+}
+
+void
+ruivf_identity(Relation index, const RuivfMetaData *meta, RuvIndexIdentity *out)
+{
+    out->index_oid = RelationGetRelid(index);
+    out->epoch = meta->epoch;
+    out->metric = (rv_metric)meta->metric;
+    out->dim = meta->dim;
+    out->adaptive = ruivf_option_adaptive(index);
+}
+
+void
+ruivf_get_info(Relation index, RuivfInfo *info)
+{
+    RuivfMetaData meta;
+
+    ruivf_read_meta(index, &meta);
+    ruivf_identity(index, &meta, &info->identity);
+    info->lists = meta.lists;
+    info->storage = (rv_ivf_storage)meta.storage;
+    info->max_norm = meta.max_norm;
+}
+
+bool
+ruivf_prepare(rv_metric metric, int dim, const RuVector *value, float *out)
+{
+    if (value->dim != dim)
+        ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
+                        errmsg("different vector dimensions %d and %d", value->dim, dim),
+                        errdetail("The index has vectors of %d dimensions.", dim)));
+    if (metric == RV_METRIC_COSINE)
+        return rv_normalize(value->x, out, dim) > 0.0f;
+    memcpy(out, value->x, sizeof(float) * dim);
+    return true;
+}
+
+float
+ruivf_norm_bound(const float *vector, int dim)
+{
+    return nextafterf(rv_norm(vector, dim), INFINITY);
+}

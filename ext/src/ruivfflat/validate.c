@@ -1,0 +1,92 @@
+/*
+ * validate.c - checks an operator class of ruivfflat: one ordering operator that returns float8,
+ * and the support function that names the metric.
+ */
+#include "ruivfflat/ruivfflat.h"
+
+#include "access/amvalidate.h"
+#include "access/htup_details.h"
+#include "catalog/pg_amop.h"
+#include "catalog/pg_amproc.h"
+#include "catalog/pg_opclass.h"
+#include "catalog/pg_type.h"
+#include "utils/catcache.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+static bool
+complain(const char *opclass, const char *problem)
+{
+    ereport(INFO, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+                   errmsg("ruivfflat operator class \"%s\" %s", opclass, problem)));
+    return false;
+}
+
+static bool
+check_operators(const char *opclass, Oid family, Oid type)
+{
+    CatCList *list = SearchSysCacheList1(AMOPSTRATEGY, ObjectIdGetDatum(family));
+    bool result = true;
+
+    if (list->n_members != 1)
+        result = complain(opclass, "must have exactly one operator");
+    for (int i = 0; i < list->n_members; i++) {
+        Form_pg_amop operator=(Form_pg_amop) GETSTRUCT(&list->members[i]->tuple);
+
+        if (operator->amopstrategy != 1)
+            result = complain(opclass, "has an operator whose strategy number is not 1");
+        if (operator->amoppurpose != AMOP_ORDER)
+            result = complain(opclass, "has an operator that is not for ordering");
+        if (!check_amop_signature(operator->amopopr, FLOAT8OID, type, type))
+            result = complain(opclass, "has an operator that does not return a distance of two "
+                                       "vectors as double precision");
+        if (operator->amoppurpose ==
+            AMOP_ORDER && !opfamily_can_sort_type(operator->amopsortfamily, FLOAT8OID))
+            result = complain(opclass, "sorts by an operator family that is not one of double "
+                                       "precision");
+    }
+    ReleaseCatCacheList(list);
+    return result;
+}
+
+static bool
+check_functions(const char *opclass, Oid family)
+{
+    CatCList *list = SearchSysCacheList1(AMPROCNUM, ObjectIdGetDatum(family));
+    bool found = false;
+    bool result = true;
+
+    for (int i = 0; i < list->n_members; i++) {
+        Form_pg_amproc proc = (Form_pg_amproc)GETSTRUCT(&list->members[i]->tuple);
+
+        if (proc->amprocnum != RUIVF_METRIC_PROC) {
+            result = complain(opclass, "has a support function with an unknown number");
+            continue;
+        }
+        found = true;
+        if (!check_amproc_signature(proc->amproc, INT4OID, true, 1, 1, INTERNALOID))
+            result = complain(opclass, "has a metric function that is not of the form "
+                                       "(internal) returns integer");
+    }
+    ReleaseCatCacheList(list);
+    return found ? result : complain(opclass, "has no metric function");
+}
+
+bool
+ruivf_validate(Oid opclass)
+{
+    HeapTuple tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
+    Form_pg_opclass form;
+    bool operators;
+    bool functions;
+
+    if (!HeapTupleIsValid(tuple))
+        elog(ERROR, "cache lookup failed for operator class %u", opclass);
+    form = (Form_pg_opclass)GETSTRUCT(tuple);
+    operators = check_operators(NameStr(form->opcname), form->opcfamily, form->opcintype);
+    functions = check_functions(NameStr(form->opcname), form->opcfamily);
+    ReleaseSysCache(tuple);
+    return operators && functions;
+}
