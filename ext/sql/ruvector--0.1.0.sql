@@ -357,3 +357,10 @@ CREATE FUNCTION ruvector_index_verify(index regclass, heapallindexed boolean DEF
 
 COMMENT ON FUNCTION ruvector_index_verify(regclass, boolean) IS
     'checks the pages and the rules of an index of ruvector, and whether every row is in it';
+
+CREATE FUNCTION ruvector_heal_index(index regclass, reset boolean DEFAULT false,
+                                    OUT checked bigint, OUT missed bigint, OUT links bigint)
+    AS 'MODULE_PATHNAME', 'ruhnsw_heal_index' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_heal_index(regclass, boolean) IS
+    'links rows of a ruhnsw index that a search at the present ef_search does not find; reset takes all learned links away';

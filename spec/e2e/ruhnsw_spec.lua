@@ -269,6 +269,56 @@ describe("a ruhnsw index", function()
       end)
    end)
 
+   describe("with learned links", function()
+      local function heal(options)
+         return db:exec("SELECT * FROM ruvector_heal_index('healed_v'" .. (options or "") .. ")")[1]
+      end
+
+      setup(function()
+         ruhnsw.create(db, "healed", 3000, 32, { with = "m = 4, ef_construction = 8" })
+         db:exec("SET ruvector.ef_search = 5")
+      end)
+
+      teardown(function() db:exec("RESET ruvector.ef_search") end)
+
+      it("finds rows that it missed", function()
+         local before = heal()
+         assert.equal(3000, before.checked)
+         assert.is_true(before.missed > 0 and before.links > 0)
+         assert.equal("", ruhnsw.findings(db, "healed_v"))
+         assert.is_true(heal().missed < before.missed / 2)
+      end)
+
+      it("keeps them true when rows go", function()
+         db:exec("DELETE FROM healed WHERE id % 2 = 0")
+         db:exec("VACUUM healed")
+         assert.equal("", ruhnsw.findings(db, "healed_v"))
+         assert.equal(1500, ruhnsw.reachable(db, "healed", 32))
+      end)
+
+      it("gives them up when asked to, and no others", function()
+         local taken = heal(", reset => true")
+         assert.is_true(taken.links < 0)
+         assert.equal(0, heal(", reset => true").links)
+         assert.equal("", ruhnsw.findings(db, "healed_v"))
+         assert.equal(1500, ruhnsw.reachable(db, "healed", 32))
+      end)
+
+      it("has no more of them than the storage parameter allows", function()
+         db:exec("ALTER INDEX healed_v SET (learned_links = 0); REINDEX INDEX healed_v")
+         local result = heal()
+         assert.is_true(result.missed > 0)
+         assert.equal(0, result.links)
+      end)
+
+      it("is healed by the owner only, and if it is a graph", function()
+         assert.matches("is not a ruhnsw index", db:fails("SELECT ruvector_heal_index('healed_pkey')").message)
+         db:exec("CREATE ROLE healer; SET ROLE healer")
+         assert.equal("42501", db:fails("SELECT ruvector_heal_index('healed_v')").sqlstate)
+         db:exec("RESET ROLE")
+      end)
+   end)
+
    describe("is identified by its epoch", function()
       -- Bytes 32 to 39 of the meta page: page header of 24, magic and version of 4 each.
       local function epoch(index)

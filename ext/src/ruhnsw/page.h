@@ -117,8 +117,7 @@ typedef struct RuhnswMetaData {
     uint16 storage;         /* RuhnswStorage, not AUTO */
     uint16 learned;         /* learned links that a node has room for */
     float max_error;        /* upper bound of the distances from a vector to its code */
-    uint64 learned_links;   /* learned links in the index, about */
-    uint64 reserved[3];
+    uint64 reserved[4];
 } RuhnswMetaData;
 
 #define RUHNSW_TUPLE_LINKS 2

@@ -113,8 +113,8 @@ extern int ruhnsw_load_learned(RuhnswGraph *graph, uint64 ref, uint64 *links);
 /* Copies a node's vector as its code has it (out may be NULL), flags and level; false when it
  * vanished. */
 extern bool ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level);
-/* The same in a peek, for those who hold off vacuum by the heavyweight lock, so that the node cannot
- * be freed under their eyes. */
+/* The same in a peek, for those who hold off vacuum by the heavyweight lock, so that the node
+ * cannot be freed under their eyes. */
 extern bool ruhnsw_peek_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags);
 
 /* A node that a search found, as it is handed out. */
@@ -211,6 +211,12 @@ extern bool ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level,
 extern bool ruhnsw_attach(RuhnswWriter *writer, uint64 ref, bool fresh);
 /* Makes up for links that concurrent writers dropped, each relying on the other's. */
 extern void ruhnsw_attach_dropped(RuhnswWriter *writer);
+
+/* ---- learned links (heal.c) ---- */
+
+/* Gives from a learned link to to; the caller holds the heavyweight lock in share mode. False when
+ * it is linked already, has no room, or either node is not live. */
+extern bool ruhnsw_learn_link(RuhnswWriter *writer, uint64 from, uint64 to);
 
 /* ---- reachability (reach.c) ---- */
 

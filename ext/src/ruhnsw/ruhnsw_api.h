@@ -17,7 +17,7 @@ typedef struct RuhnswInfo {
     int m;
     int ef_construction;
     float max_norm;    /* upper bound of the rows' norms (inner product) */
-    uint64 entry_node; /* generation << 48 | block << 16 | offset; 0 when empty */
+    uint64 entry_node; /* block << 16 | slot; 0 when empty */
     int entry_level;   /* -1 when empty */
 } RuhnswInfo;
 

@@ -47,7 +47,6 @@ typedef struct Verifier {
     bloom_filter *rows; /* of the nodes, for heapallindexed; else NULL */
     uint64 chained;     /* rows tuples that nodes name */
     uint64 rows_tuples; /* rows tuples there are */
-    uint64 learned;     /* learned links of live nodes */
 } Verifier;
 
 static void finding(Verifier *verifier, const char *severity, BlockNumber block, const char *format,
@@ -233,7 +232,6 @@ check_learned(Verifier *verifier, uint64 ref, const RuhnswNode *node)
     for (int i = 0; i < geometry->learned; i++) {
         if (learned[i] == RUHNSW_NO_LINK)
             continue;
-        verifier->learned++;
         check_link(verifier, ref, 0, ruhnsw_number_ref(geometry, learned[i]));
         for (int j = 0; j < i; j++)
             if (learned[i] == learned[j])
