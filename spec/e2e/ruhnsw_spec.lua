@@ -182,7 +182,8 @@ describe("a ruhnsw index", function()
 
       it("takes vectors of any size as float16", function()
          db:exec [[CREATE TABLE sizes (id int, v ruvector(3));
-            INSERT INTO sizes SELECT i, ARRAY[(i * 1e30)::real, 0, 1e30]::ruvector FROM generate_series(1, 50) i;
+            INSERT INTO sizes SELECT i, ARRAY[(i * 1e30)::real, 0, 1e30]::ruvector
+               FROM generate_series(1, 50) i;
             INSERT INTO sizes SELECT 100 + i, ARRAY[(i * 1e-35)::real, 0, 1e-35]::ruvector
                FROM generate_series(1, 50) i;
             CREATE INDEX sizes_v ON sizes USING ruhnsw (v ruvector_l1_ops) WITH (storage = float16)]]
@@ -312,7 +313,8 @@ describe("a ruhnsw index", function()
       end)
 
       it("is healed by the owner only, and if it is a graph", function()
-         assert.matches("is not a ruhnsw index", db:fails("SELECT ruvector_heal_index('healed_pkey')").message)
+         assert.matches("is not a ruhnsw index",
+            db:fails("SELECT ruvector_heal_index('healed_pkey')").message)
          db:exec("CREATE ROLE healer; SET ROLE healer")
          assert.equal("42501", db:fails("SELECT ruvector_heal_index('healed_v')").sqlstate)
          db:exec("RESET ROLE")
