@@ -6,7 +6,7 @@
  * references, once to write. Pages are filled one after the other, at most one of each kind being
  * open, and every page is written once.
  *
- * Nodes are written in breadth-first order of layer 0, so that neighbours tend to share pages.
+ * Nodes are written so that neighbours share pages (order_by_pages).
  */
 #include "ruhnsw/build.h"
 
@@ -239,35 +239,85 @@ write_node(RuhnswBuild *build, PageWriter *writer, rv_node number, const uint64 
     pfree(chain);
 }
 
-/* Breadth first over layer 0 from the entry point; nodes that are not reached come last. */
-static void
-breadth_first(const RuhnswBuild *build, uint32 *order)
-{
-    uint64 n = rv_hnsw_count(build->graph);
-    bool *placed = MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1));
-    uint64 count = 0;
-    rv_node entry;
+/* The order in which nodes are written: what is placed so far, and what waits for a page. */
+typedef struct Order {
+    const RuhnswBuild *build;
+    uint32 *nodes; /* placed ones */
+    uint64 count;
+    bool *placed;
+    uint32 *waiting; /* neighbours of placed nodes, each once; some are placed by now */
+    uint64 waiting_head;
+    uint64 waiting_count;
+    bool *awaited;
+} Order;
 
-    memset(placed, 0, n);
-    if (rv_hnsw_entry(build->graph, &entry) >= 0) {
-        order[count++] = (uint32)entry;
-        placed[entry] = true;
-    }
-    for (uint64 head = 0; head < count; head++) {
+static void
+place(Order *order, uint32 node)
+{
+    order->placed[node] = true;
+    order->nodes[order->count++] = node;
+}
+
+/* Fills a page with the seed and the nearest neighbours, not yet placed, of those already on it;
+ * further neighbours wait. */
+static void
+fill_page(Order *order, uint32 seed, uint32 slots)
+{
+    uint64 end = order->count + slots;
+    uint64 first = order->count;
+
+    place(order, seed);
+    for (uint64 at = first; at < order->count; at++) {
         uint32 degree;
-        const uint32 *links = rv_hnsw_links(build->graph, order[head], 0, &degree);
+        const uint32 *links = rv_hnsw_links(order->build->graph, order->nodes[at], 0, &degree);
 
         for (uint32 i = 0; i < degree; i++) {
-            if (placed[links[i]])
+            if (order->placed[links[i]])
                 continue;
-            placed[links[i]] = true;
-            order[count++] = links[i];
+            if (order->count < end) {
+                place(order, links[i]);
+            } else if (!order->awaited[links[i]]) {
+                order->awaited[links[i]] = true;
+                order->waiting[order->waiting_count++] = links[i];
+            }
         }
     }
-    for (uint64 i = 0; i < n; i++)
-        if (!placed[i])
-            order[count++] = (uint32)i;
-    pfree(placed);
+}
+
+/*
+ * Page by page from the entry point: a search that expands a node wants its neighbours, and finds
+ * the more of them on one page the nearer the nodes of a page are to each other. Pages follow each
+ * other breadth first; nodes that are not reached come last.
+ */
+static void
+order_by_pages(const RuhnswBuild *build, uint32 slots, uint32 *nodes)
+{
+    uint64 n = rv_hnsw_count(build->graph);
+    Size size = Max(n, 1);
+    Order order = {.build = build, .nodes = nodes};
+    uint64 next = 0;
+    rv_node entry;
+
+    order.placed =
+        MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+    order.awaited =
+        MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+    order.waiting = MemoryContextAllocHuge(CurrentMemoryContext, size * sizeof(uint32));
+    if (rv_hnsw_entry(build->graph, &entry) >= 0)
+        fill_page(&order, (uint32)entry, slots);
+    while (order.count < n) {
+        uint32 seed;
+
+        if (order.waiting_head < order.waiting_count)
+            seed = order.waiting[order.waiting_head++];
+        else
+            seed = (uint32)next++;
+        if (!order.placed[seed])
+            fill_page(&order, seed, slots);
+    }
+    pfree(order.placed);
+    pfree(order.awaited);
+    pfree(order.waiting);
 }
 
 /* Gives every node its reference. */
@@ -304,7 +354,7 @@ ruhnsw_write_graph(RuhnswBuild *build)
 
     pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, RUHNSW_PHASE_WRITE);
     ruhnsw_geometry(&build->meta, &writer.geometry);
-    breadth_first(build, order);
+    order_by_pages(build, writer.geometry.slots, order);
     place_nodes(build, &writer.geometry, order, refs);
     writer.links = palloc(BLCKSZ);
     packer_init(&writer.packer, &writer.geometry);
