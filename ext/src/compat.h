@@ -50,6 +50,17 @@
      (descriptor)->tag.forkNum == MAIN_FORKNUM)
 #endif
 
+/* Pins a buffer if it still holds a block of a relation's main fork. */
+#if PG_VERSION_NUM >= 160000
+#define ruv_read_recent(relation, number, buffer)                                                  \
+    ReadRecentBuffer((relation)->rd_locator, MAIN_FORKNUM, number, buffer)
+#elif PG_VERSION_NUM >= 140000
+#define ruv_read_recent(relation, number, buffer)                                                  \
+    ReadRecentBuffer((relation)->rd_node, MAIN_FORKNUM, number, buffer)
+#else
+#define ruv_read_recent(relation, number, buffer) false
+#endif
+
 /* The bit of LWLock.state that says "held exclusively": LW_VAL_EXCLUSIVE, private to lwlock.c, the
  * same in 13 to 17. */
 #define RUV_LWLOCK_EXCLUSIVE ((uint32)1 << 24)

@@ -61,6 +61,20 @@ ruv_reader_report(RuvReader *reader)
     }
 }
 
+/* The pin of a block, by the hint if that is right and the buffer is in use: without the table. */
+static Buffer
+read_buffer(const RuvReader *reader, BlockNumber block)
+{
+    Buffer hint = reader->shared ? reader->hints->buffers[block] : InvalidBuffer;
+
+    if (BufferIsValid(hint) &&
+        BUF_STATE_GET_USAGECOUNT(pg_atomic_read_u32(&GetBufferDescriptor(hint - 1)->state)) >=
+            RUV_PEEK_MIN_USAGE &&
+        ruv_read_recent(reader->index, block, hint))
+        return hint;
+    return ReadBuffer(reader->index, block);
+}
+
 Page
 ruv_peek_pinned(RuvReader *reader, BlockNumber block, RuvPeek *peek)
 {
@@ -73,7 +87,7 @@ ruv_peek_pinned(RuvReader *reader, BlockNumber block, RuvPeek *peek)
             make_hints(reader, blocks);
         reader->hints->blocks = blocks;
     }
-    peek->pin = ReadBuffer(reader->index, block);
+    peek->pin = read_buffer(reader, block);
     peek->block = block;
     LockBuffer(peek->pin, BUFFER_LOCK_SHARE);
     if (reader->shared)

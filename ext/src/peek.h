@@ -43,6 +43,9 @@
 /* Below this usage count a page is read in the usual way. */
 #define RUV_PEEK_MIN_USAGE 2
 
+/* One glance in so many is made a look under a pin. */
+#define RUV_GLANCES_PER_LOOK 32
+
 typedef struct RuvHints {
     BlockNumber capacity;
     BlockNumber blocks;                    /* that the file is known to have, at most capacity */
@@ -84,7 +87,6 @@ ruv_prefetch(const RuvReader *reader, BlockNumber block, uint32 offset, uint32 s
     const RuvHints *hints = reader->hints;
 
     if (reader->shared && block < hints->blocks && BufferIsValid(hints->buffers[block])) {
-        __builtin_prefetch(GetBufferDescriptor(hints->buffers[block] - 1));
         const char *at = (const char *)BufferGetBlock(hints->buffers[block]) + offset;
         const char *end = at + size;
 
@@ -138,38 +140,19 @@ ruv_peek_end(RuvReader *reader, RuvPeek *peek)
 }
 
 /*
- * A peek without step 1, for many short looks: the descriptor, which is far away in memory, is only
- * needed at the end. One more case passes wrongly: the hint was out of date, and the block came
- * into the buffer between the look and its end.
+ * A look at a page in the buffer where it was last, for many short looks at places that tell by
+ * themselves whose they are: the descriptor, far away in memory, is not asked. NULL: not known, or
+ * it is time to look in the usual way, so that the buffer's usage is counted now and then.
  */
 static inline Page
-ruv_glance(RuvReader *reader, BlockNumber block, RuvPeek *peek)
+ruv_glance(RuvReader *reader, BlockNumber block)
 {
-    if (reader->shared && block < reader->hints->blocks &&
-        BufferIsValid(reader->hints->buffers[block])) {
-        peek->pin = InvalidBuffer;
-        peek->descriptor = GetBufferDescriptor(reader->hints->buffers[block] - 1);
-        peek->block = block;
-        reader->pages++;
-        reader->unseen++;
-        return BufferGetPage(reader->hints->buffers[block]);
-    }
-    return ruv_peek_pinned(reader, block, peek);
-}
-
-static inline bool
-ruv_glance_end(RuvReader *reader, RuvPeek *peek)
-{
-    uint32 state;
-
-    if (BufferIsValid(peek->pin)) {
-        UnlockReleaseBuffer(peek->pin);
-        return true;
-    }
-    pg_read_barrier();
-    state = pg_atomic_read_u32(&peek->descriptor->state);
-    return ruv_peek_holds(reader, peek, state) &&
-           BUF_STATE_GET_USAGECOUNT(state) >= RUV_PEEK_MIN_USAGE;
+    if (!reader->shared || block >= reader->hints->blocks ||
+        !BufferIsValid(reader->hints->buffers[block]) || reader->pages % RUV_GLANCES_PER_LOOK == 0)
+        return NULL;
+    reader->pages++;
+    reader->unseen++;
+    return BufferGetPage(reader->hints->buffers[block]);
 }
 
 static inline bool

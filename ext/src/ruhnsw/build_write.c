@@ -180,6 +180,7 @@ write_slot(RuhnswBuild *build, PageWriter *writer, rv_node number, int level, Pl
     const char *problem;
 
     node->flags = RUHNSW_NODE_USED;
+    node->tag = ruhnsw_tag(geometry, refs[number]);
     node->level = level;
     node->tid_count = rows->count;
     ruhnsw_encode(geometry, vector, node);

@@ -7,8 +7,8 @@
  *
  * Pages are peeked at, without a pin or a lock (peek.h says how and what it costs). What a peek
  * shows only leads the search:
- *   - a neighbour's code never changes while anything links to it, so a peek at it is good unless
- *     the buffer went to another page, which ruv_peek_end notices;
+ *   - a neighbour's code never changes while anything links to it, so a glance at it is good unless
+ *     the buffer went to another page, which the tag in the node's head shows;
  *   - links change in place, and are read with ruv_peek_stable;
  *   - every number that comes out of a page is bounded before it is used as an address: a reference
  *     to a block that is not there ends in an error, a slot that is empty is skipped;
@@ -94,6 +94,34 @@ lock_page(RuhnswGraph *graph, BlockNumber block, RuvPeek *peek)
         no_such_block(graph, block);
     ruhnsw_check_frame(graph->index, page, block);
     return page;
+}
+
+/*
+ * Pins and locks the page of a node and returns the node, checked; NULL when it vanished. A node
+ * with the right tag says as much as the frame of its page, whose two ends are cache lines away.
+ */
+static RuhnswNode *
+lock_node(RuhnswGraph *graph, uint64 ref, RuvPeek *peek)
+{
+    BlockNumber block = ruhnsw_ref_block(ref);
+    Page page = ruv_peek_pinned(&graph->reader, block, peek);
+    RuhnswNode *node;
+    const char *problem;
+
+    if (page == NULL)
+        no_such_block(graph, block);
+    node =
+        (RuhnswNode *)((char *)page + ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)));
+    if (node->tag != ruhnsw_tag(&graph->geometry, ref)) {
+        ruhnsw_check_frame(graph->index, page, block);
+        return ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
+    }
+    if (!(node->flags & RUHNSW_NODE_USED))
+        return NULL;
+    problem = ruhnsw_check_node(&graph->geometry, node);
+    if (problem)
+        ruhnsw_corrupt(graph->index, block, "%s (slot %u)", problem, ruhnsw_ref_offset(ref));
+    return node;
 }
 
 /* ---- links ---- */
@@ -265,8 +293,7 @@ bool
 ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level)
 {
     RuvPeek peek;
-    Page page = lock_page(graph, ruhnsw_ref_block(ref), &peek);
-    RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
+    RuhnswNode *node = lock_node(graph, ref, &peek);
 
     if (node) {
         if (out)
@@ -313,8 +340,7 @@ bool
 ruhnsw_load_result(RuhnswGraph *graph, uint64 ref, RuhnswResult *result)
 {
     RuvPeek peek;
-    Page page = lock_page(graph, ruhnsw_ref_block(ref), &peek);
-    RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
+    RuhnswNode *node = lock_node(graph, ref, &peek);
     bool live = node && !(node->flags & RUHNSW_NODE_DEAD);
 
     if (live) {
@@ -385,28 +411,40 @@ ruhnsw_next_rows(RuhnswGraph *graph, uint64 ref, uint64 *position, ItemPointerDa
 
 /* ---- the beam's callbacks ---- */
 
-/* Peeks at one node and compares it with the query; false when it vanished. */
+/* Compares one node with the query, with all checks; false when it vanished. */
 static bool
+compare_pinned(RuhnswGraph *graph, uint64 ref, rv_neighbour *out)
+{
+    RuvPeek peek;
+    RuhnswNode *node = lock_node(graph, ref, &peek);
+
+    if (node) {
+        out->node = ref;
+        out->distance = graph->measure(&graph->geometry, graph->query, node);
+        out->flags = node->flags & RUHNSW_NODE_DEAD ? RV_NEIGHBOUR_DEAD : 0;
+    }
+    ruv_peek_end(&graph->reader, &peek);
+    return node != NULL;
+}
+
+/* Compares one node with the query by a glance; false when it vanished. */
+static inline bool
 compare(RuhnswGraph *graph, uint64 ref, rv_neighbour *out)
 {
-    BlockNumber block = ruhnsw_ref_block(ref);
-    uint32 start = ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref));
-    RuvPeek peek;
-    Page page = ruv_glance(&graph->reader, block, &peek);
-    uint8 flags;
+    Page page = ruv_glance(&graph->reader, ruhnsw_ref_block(ref));
+    const RuhnswNode *node;
 
-    do {
-        RuhnswNode *node = (RuhnswNode *)((char *)page + start);
-
-        if (page == NULL)
-            no_such_block(graph, block);
-        flags = node->flags;
-        out->distance = graph->measure(&graph->geometry, graph->query, node);
-    } while (!ruv_glance_end(&graph->reader, &peek) &&
-             ((page = ruv_peek_pinned(&graph->reader, block, &peek)), true));
+    if (page == NULL)
+        return compare_pinned(graph, ref, out);
+    node = (const RuhnswNode *)((char *)page +
+                                ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)));
     out->node = ref;
-    out->flags = flags & RUHNSW_NODE_DEAD ? RV_NEIGHBOUR_DEAD : 0;
-    return (flags & RUHNSW_NODE_USED) != 0;
+    out->distance = graph->measure(&graph->geometry, graph->query, node);
+    out->flags = node->flags & RUHNSW_NODE_DEAD ? RV_NEIGHBOUR_DEAD : 0;
+    pg_read_barrier();
+    if (node->tag == ruhnsw_tag(&graph->geometry, ref))
+        return true;
+    return compare_pinned(graph, ref, out);
 }
 
 /* Asks for what an expansion of the node will read first. */

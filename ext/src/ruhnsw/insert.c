@@ -179,6 +179,7 @@ place_node(RuhnswWriter *writer)
     RuhnswChange change;
 
     check_number(geometry, index, ref);
+    node->tag = ruhnsw_tag(geometry, ref);
     ruhnsw_change_begin(&change, index, writer->building);
     page = change_page(&change, node_buffer, RUHNSW_PAGE_NODES);
     if (upper) {

@@ -49,6 +49,8 @@ ruhnsw_geometry_make(RuhnswGeometry *geometry, int dim, int m, int learned, Ruhn
     geometry->rest = MAXALIGN(geometry->links + sizeof(uint32) * (2 * m + learned));
     geometry->tail = geometry->rest + MAXALIGN(rest_size(dim, storage));
     geometry->kernels = rv_kernels_active();
+    geometry->salt = 0;
+    geometry->max_level = ruhnsw_max_level(m);
     geometry->slot_size = geometry->tail + sizeof(RuhnswTail);
     geometry->slots = SLOT_ROOM / geometry->slot_size;
     /* Slots begin on a cache line unless a page would lose one by that. */
@@ -64,6 +66,7 @@ void
 ruhnsw_geometry(const RuhnswMetaData *meta, RuhnswGeometry *geometry)
 {
     ruhnsw_geometry_make(geometry, meta->dim, meta->m, meta->learned, (RuhnswStorage)meta->storage);
+    geometry->salt = (uint32)(meta->epoch ^ (meta->epoch >> 32));
 }
 
 int
@@ -177,7 +180,7 @@ ruhnsw_check_node(const RuhnswGeometry *geometry, const RuhnswNode *node)
         return "a node has unknown flags";
     if (node->tid_count > RUHNSW_NODE_TIDS)
         return "a node has more rows than it has room for";
-    if (node->level > ruhnsw_max_level(geometry->m))
+    if (node->level > geometry->max_level)
         return "a node's level is too high";
     if (node->link_count > ruhnsw_level_limit(geometry->m, 0))
         return "a node has more links than layer 0 allows";

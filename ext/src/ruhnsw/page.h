@@ -8,9 +8,9 @@
  * A page that is all zeros was added to the file just before a crash; it counts as empty.
  *
  * A slot, in the order in which a search touches it (Geometry has the offsets):
- *   node     flags, level, counts, scale of the code                    8 bytes, a visit reads
- * these code     the vector as float32, float16 or int8                     and these links    2m
- * node numbers, link_count of them in use: layer 0        an expansion reads these learned
+ *   node     flags, level, counts, scale of the code, tag                16 bytes, a visit reads
+ * these these code     the vector as float32, float16 or int8                     and these links
+ * 2m node numbers, link_count of them in use: layer 0        an expansion reads these learned
  * learned_links node numbers, unused ones RUHNSW_NO_LINK     and these tail     where upper links
  * and further rows are; the first rows     a result reads this Everything about a node but its
  * upper links lies on one page at an address that follows from its number, so a search needs
@@ -139,7 +139,9 @@ typedef struct RuhnswNode {
     uint8 level;
     uint8 tid_count;
     uint8 link_count; /* on layer 0, learned ones not counted */
-    float scale;      /* value = scale * code; 1 for float32 */
+    float scale;      /* value = scale * code */
+    uint32 tag;       /* ruhnsw_tag of its number */
+    uint32 reserved;
 } RuhnswNode;
 
 /* The end of a slot. */
@@ -177,7 +179,7 @@ StaticAssertDecl(sizeof(RuhnswPageTrailer) == 8, "page trailer is 8 bytes on dis
 StaticAssertDecl(sizeof(RuhnswMetaData) == 104, "meta data is 104 bytes on disk");
 StaticAssertDecl(offsetof(RuhnswMetaData, dim) == 32, "meta data layout");
 StaticAssertDecl(sizeof(ItemPointerData) == 6, "item pointers are packed");
-StaticAssertDecl(sizeof(RuhnswNode) == 8, "node head is 8 bytes on disk");
+StaticAssertDecl(sizeof(RuhnswNode) == 16, "node head is 16 bytes on disk");
 StaticAssertDecl(offsetof(RuhnswTail, tids) == 24 && sizeof(RuhnswTail) == 48, "node tail layout");
 StaticAssertDecl(offsetof(RuhnswLinks, owner) == 8 && offsetof(RuhnswLinks, counts) == 16 &&
                      offsetof(RuhnswLinks, links) == 40,
@@ -202,6 +204,8 @@ typedef struct RuhnswGeometry {
     uint32 slot_size;
     uint32 slots; /* per page; 0: a slot does not fit a page */
     const rv_kernels *kernels;
+    uint32 salt; /* of the tags: from the epoch */
+    int max_level;
     uint64 inverse; /* 2^64 / slots, rounded up: see ruhnsw_number_ref */
 } RuhnswGeometry;
 
@@ -254,6 +258,19 @@ ruhnsw_ref_number(const RuhnswGeometry *geometry, uint64 ref)
 {
     return (uint64)(ruhnsw_ref_block(ref) - RUHNSW_FIRST_BLOCK) * geometry->slots +
            ruhnsw_ref_offset(ref) - 1;
+}
+
+/*
+ * What a node's head says of its number, and of its index. Whoever looks at a slot without a pin
+ * knows by it that the bytes are those of this node, with a chance of one in 4 billion to be wrong.
+ * Never 0, which an empty slot has.
+ */
+static inline uint32
+ruhnsw_tag(const RuhnswGeometry *geometry, uint64 ref)
+{
+    uint32 number = (uint32)ruhnsw_ref_number(geometry, ref);
+
+    return ((number ^ geometry->salt) * 0x9E3779B1u) | 1;
 }
 
 /* Division by a constant: number * ceil(2^64 / slots) / 2^64 is exact, since number < 2^32. */

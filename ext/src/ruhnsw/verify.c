@@ -278,6 +278,8 @@ check_node(Verifier *verifier, BlockNumber block, OffsetNumber offset, const Ruh
         finding(verifier, "warning", block,
                 "the node at offset %u has level %u, above the entry point's %d", offset,
                 node->level, meta->entry_level);
+    if (node->tag != ruhnsw_tag(&verifier->graph.geometry, ref))
+        finding(verifier, "error", block, "the node at offset %u has another node's tag", offset);
     check_vector(verifier, block, offset, node);
     check_tids(verifier, block, offset, ruhnsw_tail(&verifier->graph.geometry, node)->tids,
                node->tid_count);
