@@ -55,6 +55,7 @@ end
 
 local function build_index(db, watcher, data)
    local progress = terminal.progress("building the index")
+   db:exec("SET max_parallel_maintenance_workers = 0") -- equal graphs in every run
    db:send([[CREATE INDEX packages_embedding ON packages
       USING ruhnsw (embedding ruvector_cosine_ops)]])
    while not pg.wait_any({ db }, 0.25) do

@@ -61,6 +61,13 @@
 #define ruv_read_recent(relation, number, buffer) false
 #endif
 
+/* 17 asks the access method; before, the build sees to its workers without being asked. */
+#if PG_VERSION_NUM >= 170000
+#define ruv_can_build_parallel(am) ((am)->amcanbuildparallel = true)
+#else
+#define ruv_can_build_parallel(am) ((void)(am))
+#endif
+
 /* The bit of LWLock.state that says "held exclusively": LW_VAL_EXCLUSIVE, private to lwlock.c, the
  * same in 13 to 17. */
 #define RUV_LWLOCK_EXCLUSIVE ((uint32)1 << 24)

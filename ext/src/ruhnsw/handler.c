@@ -196,6 +196,7 @@ ruhnsw_handler(PG_FUNCTION_ARGS)
     am->amcanorderbyop = true;
     am->amoptionalkey = true;
     am->amkeytype = InvalidOid;
+    ruv_can_build_parallel(am);
     am->amparallelvacuumoptions = VACUUM_OPTION_NO_PARALLEL;
 
     am->ambuild = ruhnsw_build;

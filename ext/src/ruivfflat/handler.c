@@ -158,6 +158,7 @@ ruivfflat_handler(PG_FUNCTION_ARGS)
     am->amstrategies = 0;
     am->amsupport = 1;
     am->amcanorderbyop = true;
+    ruv_can_build_parallel(am);
     am->amoptionalkey = true;
     am->amkeytype = InvalidOid;
     am->amparallelvacuumoptions = VACUUM_OPTION_PARALLEL_BULKDEL;
