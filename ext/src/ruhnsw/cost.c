@@ -7,10 +7,11 @@
  * Every further row costs about m more visits, so that a LIMIT near the number of rows is left to
  * the sequential scan and sort, and a LIMIT of a few rows is not.
  *
- * A visit is one distance, and a glance at a page in memory, which is priced as a fiftieth of a page
- * read in sequence: one visit takes about a third of the time that an exact scan spends on a row (at
- * 128 dimensions), which the planner puts at 0.08 pages. A vector index that is used at all has its
- * pages in memory, so they are not priced as random. The heap fetches are added by the planner.
+ * A visit is one distance, and a glance at a page in memory, which is priced as a fiftieth of a
+ * page read in sequence: one visit takes about a third of the time that an exact scan spends on a
+ * row (at 128 dimensions), which the planner puts at 0.08 pages. A vector index that is used at all
+ * has its pages in memory, so they are not priced as random. The heap fetches are added by the
+ * planner.
  *
  * The operator is of no use for anything but ordering: without an ORDER BY that matches the cost is
  * infinite.
