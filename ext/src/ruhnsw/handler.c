@@ -7,6 +7,8 @@
  */
 #include "ruhnsw/ruhnsw.h"
 
+#include "opclass.h"
+
 #include "access/reloptions.h"
 #include "commands/progress.h"
 #include "commands/vacuum.h"
@@ -118,18 +120,6 @@ ruhnsw_option_adaptive(Relation index)
     return options ? options->adaptive_search : true;
 }
 
-rv_metric
-ruhnsw_index_metric(Relation index)
-{
-    FmgrInfo *proc = index_getprocinfo(index, 1, RUHNSW_METRIC_PROC);
-    int32 metric = DatumGetInt32(FunctionCall1(proc, PointerGetDatum(NULL)));
-
-    if (metric < RV_METRIC_L2 || metric > RV_METRIC_L1)
-        elog(ERROR, "operator class of index \"%s\" names unknown metric %d",
-             RelationGetRelationName(index), metric);
-    return (rv_metric)metric;
-}
-
 bool
 ruhnsw_is_index(Relation index)
 {
@@ -207,7 +197,7 @@ ruhnsw_handler(PG_FUNCTION_ARGS)
     am->amcostestimate = ruhnsw_cost_estimate;
     am->amoptions = ruhnsw_options;
     am->ambuildphasename = ruhnsw_phase_name;
-    am->amvalidate = ruhnsw_validate;
+    am->amvalidate = ruv_validate_opclass;
     am->ambeginscan = ruhnsw_begin_scan;
     am->amrescan = ruhnsw_rescan;
     am->amgettuple = ruhnsw_get_tuple;

@@ -7,6 +7,8 @@
  */
 #include "ruhnsw/ruhnsw.h"
 
+#include "opclass.h"
+
 #include <math.h>
 
 #include "access/xloginsert.h"
@@ -127,7 +129,7 @@ ruhnsw_make_meta(Relation index, RuhnswMetaData *meta)
     meta->learned = ruhnsw_option_learned(index);
     meta->storage = choose_storage(index, meta->dim, m, meta->learned);
     meta->ef_construction = ef_construction;
-    meta->metric = ruhnsw_index_metric(index);
+    meta->metric = ruv_index_metric(index);
 }
 
 static void

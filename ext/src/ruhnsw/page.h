@@ -7,15 +7,17 @@
  *          rows tuples, further rows of nodes that have more than a slot holds
  * A page that is all zeros was added to the file just before a crash; it counts as empty.
  *
- * A slot, in the order in which a search touches it (Geometry has the offsets):
- *   node     flags, level, counts, scale of the code, tag                16 bytes, a visit reads
- * these these code     the vector as float32, float16 or int8                     and these links
- * 2m node numbers, link_count of them in use: layer 0        an expansion reads these learned
- * learned_links node numbers, unused ones RUHNSW_NO_LINK     and these tail     where upper links
- * and further rows are; the first rows     a result reads this Everything about a node but its
- * upper links lies on one page at an address that follows from its number, so a search needs
- * neither line pointers nor tuple headers, and can ask for the cache lines of all neighbours of a
- * node before it reads the first one.
+ * A slot, in the order in which a search touches it (RuhnswGeometry has the offsets):
+ *   node     flags, level, counts, scale of the code, tag     a visit reads these 16 bytes
+ *   code     the vector as a search compares it               and these
+ *   links    2m node numbers of layer 0, link_count in use    an expansion reads these
+ *   learned  learned_links numbers, RUHNSW_NO_LINK if unused  and these
+ *   rest     what the code leaves out, if that is kept        a result reads this
+ *   tail     the first rows; where upper links and further    and this
+ *            rows are
+ * Everything about a node but its upper links lies on one page at an address that follows from its
+ * number, so a search needs neither line pointers nor tuple headers, and can ask for the cache
+ * lines of all neighbours of a node before it reads the first one.
  *
  * Why this layout. Tried over the real buffer manager, the same graph (200,000 x 128 SIFT vectors,
  * m = 16), microseconds per search at ef_search 100 (1,590 distances, recall .991):

@@ -28,9 +28,6 @@
 #define RUHNSW_MIN_EF_CONSTRUCTION 4
 #define RUHNSW_MAX_EF_CONSTRUCTION 1000
 
-/* Operator class support: ruhnsw_metric_*(internal) returns int4, the rv_metric code. */
-#define RUHNSW_METRIC_PROC 1
-
 /* Build phases of pg_stat_progress_create_index; 1 is PROGRESS_CREATEIDX_SUBPHASE_INITIALIZE. */
 #define RUHNSW_PHASE_LOAD 2
 #define RUHNSW_PHASE_WRITE 3
@@ -54,7 +51,6 @@ extern RuhnswStorage ruhnsw_option_storage(Relation index); /* AUTO included */
 extern const char *ruhnsw_storage_name(RuhnswStorage storage);
 extern int ruhnsw_option_learned(Relation index);
 extern bool ruhnsw_option_adaptive(Relation index);
-extern rv_metric ruhnsw_index_metric(Relation index); /* of the operator class */
 
 /* ---- meta page (meta.c) ---- */
 
@@ -243,7 +239,6 @@ extern IndexBulkDeleteResult *ruhnsw_vacuum_cleanup(IndexVacuumInfo *info,
 extern void ruhnsw_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count,
                                  Cost *startup_cost, Cost *total_cost, Selectivity *selectivity,
                                  double *correlation, double *pages);
-extern bool ruhnsw_validate(Oid opclass);
 extern IndexScanDesc ruhnsw_begin_scan(Relation index, int nkeys, int norderbys);
 extern void ruhnsw_rescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys,
                           int norderbys);

@@ -9,19 +9,19 @@
  *   relaxed_order  it goes on until max_scan_tuples nodes were visited
  *   strict_order   likewise, but skips rows nearer than one already returned
  * Within a window rows come in the exact order of their distances: the beam knows them by their
- * codes, so what it hands out is measured again, and waits until nothing that the
- * window may still bring can be nearer (ruhnsw_lower_bound). Under float16 and int8 there is
- * nothing more exact in the index, and rows come in the order of the stored values.
+ * codes, so what it hands out is measured again, and waits until nothing that the window may still
+ * bring can be nearer (ruhnsw_lower_bound). Under float16 and int8 there is nothing more exact in
+ * the index, and rows come in the order of the stored values.
  *
  * Both adaptive and static searches put the root into layer 0 as an additional start: every live
  * node can be reached from it over layer 0 (reach.c), so a search that runs on finds them all.
  *
  * Why no heavyweight lock and no pin is held by a scan
- *   - A node is freed only when the transaction horizon has passed the moment at which the last
- * link to it was removed (vacuum.c). A running scan's snapshot holds the horizon back, so what its
- * beam has seen stays in place. On a standby the horizon is the primary's, and a node may be freed
- *     under a scan, and its slot be used for another: the scan then skips it or walks over the
- *     other one, whose rows are too young for its snapshot.
+ *   - A node is freed only when every transaction that had a snapshot while something still linked
+ *     to it has ended (vacuum.c), so what a running scan's beam has seen stays in place. On a
+ *     standby vacuum knows nothing of the scan, and a node may be freed under it and its slot be
+ *     used for another: the scan then skips it or walks over the other one, whose rows are too
+ *     young for its snapshot.
  *   - Rows are filtered by the executor's MVCC snapshot. Should vacuum remove a row and its line
  *     pointer be used again between our reading of a node and the heap fetch, the new row is
  *     invisible to the snapshot. Only MVCC snapshots come here: ordering operators are used by

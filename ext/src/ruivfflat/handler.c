@@ -7,6 +7,8 @@
  */
 #include "ruivfflat/ruivfflat.h"
 
+#include "opclass.h"
+
 #include "access/reloptions.h"
 #include "commands/progress.h"
 #include "commands/vacuum.h"
@@ -78,18 +80,6 @@ ruivf_option_adaptive(Relation index)
     RuivfOptions *options = (RuivfOptions *)index->rd_options;
 
     return options ? options->adaptive_search : true;
-}
-
-rv_metric
-ruivf_index_metric(Relation index)
-{
-    FmgrInfo *proc = index_getprocinfo(index, 1, RUIVF_METRIC_PROC);
-    int32 metric = DatumGetInt32(FunctionCall1(proc, PointerGetDatum(NULL)));
-
-    if (metric < RV_METRIC_L2 || metric > RV_METRIC_L1)
-        elog(ERROR, "operator class of index \"%s\" names unknown metric %d",
-             RelationGetRelationName(index), metric);
-    return (rv_metric)metric;
 }
 
 bool
@@ -171,7 +161,7 @@ ruivfflat_handler(PG_FUNCTION_ARGS)
     am->amcostestimate = ruivf_cost_estimate;
     am->amoptions = ruivf_options;
     am->ambuildphasename = ruivf_phase_name;
-    am->amvalidate = ruivf_validate;
+    am->amvalidate = ruv_validate_opclass;
     am->ambeginscan = ruivf_begin_scan;
     am->amrescan = ruivf_rescan;
     am->amgettuple = ruivf_get_tuple;

@@ -6,6 +6,8 @@
  */
 #include "ruivfflat/ruivfflat.h"
 
+#include "opclass.h"
+
 #include <math.h>
 
 #include "miscadmin.h"
@@ -58,7 +60,7 @@ ruivf_make_meta(Relation index, RuivfMetaData *meta)
             ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
                             errmsg("could not generate a random epoch for the index")));
     meta->dim = column_dimensions(index);
-    meta->metric = ruivf_index_metric(index);
+    meta->metric = ruv_index_metric(index);
     meta->storage = ruivf_option_storage(index, meta->dim);
     meta->lists = 1;
 }

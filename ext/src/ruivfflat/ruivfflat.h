@@ -20,9 +20,6 @@
 
 #define RUIVF_DEFAULT_LISTS 0 /* chosen from the number of rows */
 
-/* Operator class support: ruivf_metric_*(internal) returns int4, the rv_metric code. */
-#define RUIVF_METRIC_PROC 1
-
 /* Build phases of pg_stat_progress_create_index; 1 is PROGRESS_CREATEIDX_SUBPHASE_INITIALIZE. */
 #define RUIVF_PHASE_SAMPLE 2
 #define RUIVF_PHASE_KMEANS 3
@@ -49,7 +46,6 @@ typedef struct RuivfOptions {
 extern int ruivf_option_lists(Relation index);
 extern rv_ivf_storage ruivf_option_storage(Relation index, int dim); /* auto resolved */
 extern bool ruivf_option_adaptive(Relation index);
-extern rv_metric ruivf_index_metric(Relation index); /* of the operator class */
 
 /* ---- meta page (meta.c) ---- */
 
@@ -103,7 +99,6 @@ extern IndexBulkDeleteResult *ruivf_vacuum_cleanup(IndexVacuumInfo *info,
 extern void ruivf_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count,
                                 Cost *startup_cost, Cost *total_cost, Selectivity *selectivity,
                                 double *correlation, double *pages);
-extern bool ruivf_validate(Oid opclass);
 extern IndexScanDesc ruivf_begin_scan(Relation index, int nkeys, int norderbys);
 extern void ruivf_rescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys,
                          int norderbys);

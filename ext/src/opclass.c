@@ -1,10 +1,12 @@
 /*
- * validate.c - checks an operator class of ruivfflat: one ordering operator that returns float8,
- * and the support function that names the metric.
+ * opclass.c - operator classes of ruhnsw and ruivfflat: one ordering operator that returns float8,
+ * and one support function that names the metric. Both access methods know theirs, and check them,
+ * in the same way.
  */
-#include "ruivfflat/ruivfflat.h"
+#include "opclass.h"
 
 #include "access/amvalidate.h"
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "catalog/pg_amop.h"
 #include "catalog/pg_amproc.h"
@@ -20,7 +22,7 @@ static bool
 complain(const char *opclass, const char *problem)
 {
     ereport(INFO, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-                   errmsg("ruivfflat operator class \"%s\" %s", opclass, problem)));
+                   errmsg("operator class \"%s\" %s", opclass, problem)));
     return false;
 }
 
@@ -61,7 +63,7 @@ check_functions(const char *opclass, Oid family)
     for (int i = 0; i < list->n_members; i++) {
         Form_pg_amproc proc = (Form_pg_amproc)GETSTRUCT(&list->members[i]->tuple);
 
-        if (proc->amprocnum != RUIVF_METRIC_PROC) {
+        if (proc->amprocnum != RUV_METRIC_PROC) {
             result = complain(opclass, "has a support function with an unknown number");
             continue;
         }
@@ -75,7 +77,7 @@ check_functions(const char *opclass, Oid family)
 }
 
 bool
-ruivf_validate(Oid opclass)
+ruv_validate_opclass(Oid opclass)
 {
     HeapTuple tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclass));
     Form_pg_opclass form;
@@ -89,4 +91,16 @@ ruivf_validate(Oid opclass)
     functions = check_functions(NameStr(form->opcname), form->opcfamily);
     ReleaseSysCache(tuple);
     return operators && functions;
+}
+
+rv_metric
+ruv_index_metric(Relation index)
+{
+    FmgrInfo *proc = index_getprocinfo(index, 1, RUV_METRIC_PROC);
+    int32 metric = DatumGetInt32(FunctionCall1(proc, PointerGetDatum(NULL)));
+
+    if (metric < RV_METRIC_L2 || metric > RV_METRIC_L1)
+        elog(ERROR, "operator class of index \"%s\" names unknown metric %d",
+             RelationGetRelationName(index), metric);
+    return (rv_metric)metric;
 }
