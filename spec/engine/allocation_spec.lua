@@ -6,7 +6,7 @@ local engine = require("ruvector.engine")
 local proximity = require("support.proximity")
 local ffi, lib = engine.ffi, engine.lib
 
-local DIM, ROWS = 4, 150
+local DIM, ROWS = 4, 400
 
 local function rows()
    local random = proximity.generator(11)

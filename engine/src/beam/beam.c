@@ -146,7 +146,10 @@ rv_beam_start(rv_beam *beam, const rv_stop_rule *rule, rv_node entry, int entry_
     if (status != RV_OK)
         return status;
     /* A search visits about half of what it looks at for each place of its window. */
-    rv_visited_expect(&beam->visited, (uint64_t)rule->window * beam->graph->max_degree / 2);
+    status = rv_visited_expect(&beam->visited, (uint64_t)rule->window * beam->graph->max_degree / 2,
+                               err);
+    if (status != RV_OK)
+        return status;
     rv_beam_reset(beam);
     status = rv_beam_enter(beam, entry, entry_level, extra, extra_count, err);
     if (status != RV_OK)

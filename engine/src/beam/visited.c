@@ -62,8 +62,8 @@ rv_visited_clear(rv_visited *visited)
     visited->failed = false;
 }
 
-void
-rv_visited_expect(rv_visited *visited, uint64_t count)
+rv_status
+rv_visited_expect(rv_visited *visited, uint64_t count, rv_error *err)
 {
     uint32_t bits = visited->max_bits;
     uint64_t *slots;
@@ -75,15 +75,16 @@ rv_visited_expect(rv_visited *visited, uint64_t count)
     while ((UINT64_C(1) << bits) < count * 2 + count / 2)
         bits++;
     if (bits == visited->max_bits)
-        return;
+        return RV_OK;
     slots = rv_alloc_array(visited->allocator, (size_t)2 << bits, sizeof(uint64_t));
     if (slots == NULL)
-        return;
+        return rv_fail_nomem(err, ((size_t)2 << bits) * sizeof(uint64_t));
     rv_free(visited->allocator, visited->slots);
     visited->slots = slots;
     visited->max_bits = bits;
     use_capacity(visited, MIN_BITS);
     visited->count = 0;
+    return RV_OK;
 }
 
 bool

@@ -34,9 +34,9 @@ void rv_visited_release(rv_visited *visited);
 /* Forgets all nodes and the failure mark. */
 void rv_visited_clear(rv_visited *visited);
 
-/* Makes the next rv_visited_clear choose a capacity for count nodes, up to a bound; without memory
- * it stays as it was, and grows when it must. */
-void rv_visited_expect(rv_visited *visited, uint64_t count);
+/* Makes the next rv_visited_clear choose a capacity for count nodes, up to a bound; the set is as
+ * it was without memory. */
+rv_status rv_visited_expect(rv_visited *visited, uint64_t count, rv_error *err);
 
 /* Doubles the capacity; false (and failed) without memory, the set is then unchanged. */
 bool rv_visited_grow(rv_visited *visited);
