@@ -170,7 +170,7 @@ fuzz-type: install-as-needed ## the type under FUZZ_INPUTS mutated inputs
 
 ASSERT_BUILD = $(BUILD)/assert
 # The sanitizer's checks hide from gcc that variables are set: that one warning is not an error here.
-ASSERT_FLAGS = -DUSE_ASSERT_CHECKING -fsanitize=undefined -fsanitize-undefined-trap-on-error -Wno-error=maybe-uninitialized
+ASSERT_FLAGS = -DUSE_ASSERT_CHECKING -fsanitize=undefined -fsanitize-undefined-trap-on-error
 ASSERT_SPECS = ruhnsw_spec ruhnsw_race_spec page_corruption_spec type_fuzz_spec
 # Installs the checked extension for these specs and the ordinary one again, whatever they say.
 test-assert: ## index and type specs with an extension that traps undefined behaviour

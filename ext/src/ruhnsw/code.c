@@ -230,3 +230,35 @@ ruhnsw_choose_measure(RuhnswStorage storage, rv_metric metric)
 
     return table[storage - RUHNSW_STORAGE_FLOAT32][metric - RV_METRIC_L2];
 }
+
+static float
+unit_exact(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
+{
+    return rv_raw_distance_unit(RV_METRIC_COSINE, query, rest_of(geometry, node), geometry->dim);
+}
+
+static float
+l2_exact(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
+{
+    return rv_raw_distance(RV_METRIC_L2, query, rest_of(geometry, node), geometry->dim);
+}
+
+static float
+ip_exact(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
+{
+    return rv_raw_distance(RV_METRIC_IP, query, rest_of(geometry, node), geometry->dim);
+}
+
+static float
+l1_exact(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
+{
+    return rv_raw_distance(RV_METRIC_L1, query, rest_of(geometry, node), geometry->dim);
+}
+
+ruhnsw_measure
+ruhnsw_choose_exact_measure(RuhnswStorage storage, rv_metric metric)
+{
+    static const ruhnsw_measure table[4] = {l2_exact, ip_exact, unit_exact, l1_exact};
+
+    return storage == RUHNSW_STORAGE_FLOAT32 ? table[metric - RV_METRIC_L2] : NULL;
+}

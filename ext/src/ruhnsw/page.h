@@ -404,6 +404,8 @@ extern float ruhnsw_code_error(const RuhnswGeometry *geometry, const float *vect
 typedef float (*ruhnsw_measure)(const RuhnswGeometry *geometry, const float *query,
                                 const RuhnswNode *node);
 extern ruhnsw_measure ruhnsw_choose_measure(RuhnswStorage storage, rv_metric metric);
+/* The same to the vector as exactly as it is stored, or NULL: it has to be decoded for that. */
+extern ruhnsw_measure ruhnsw_choose_exact_measure(RuhnswStorage storage, rv_metric metric);
 
 /* ---- writing ---- */
 

@@ -8,6 +8,10 @@
  * there not everything need be within reach. The root moves when vacuum takes it out, and vacuum
  * connects what cannot be reached from the new one.
  *
+ * For vacuum dead nodes are no way: it links in whatever only they lead to before it takes them
+ * out, so that a crash in between leaves nobody cut off. For the verifier they are, as for
+ * searches.
+ *
  * Two bits per slot of the index: reached, and expanded. The file is swept in page order; each
  * sweep expands whatever was reached and not yet expanded, and what it reaches on later pages is
  * still expanded in the same sweep. A graph of this kind needs about as many sweeps as it is wide,
@@ -27,6 +31,7 @@
 
 struct RuhnswReach {
     RuhnswGeometry geometry;
+    bool through_dead; /* dead nodes are walked through */
     BlockNumber blocks;
     uint32 stride; /* bytes per block in each of the two maps */
     uint8 *reached;
@@ -86,7 +91,7 @@ expand_slot(RuhnswReach *reach, Relation index, Page page, BlockNumber block, Of
     RuhnswNode *node = ruhnsw_node_at(index, geometry, page, block, offset);
     const uint32 *links;
 
-    if (node == NULL)
+    if (node == NULL || (!reach->through_dead && (node->flags & RUHNSW_NODE_DEAD)))
         return;
     links = ruhnsw_base_links(geometry, node);
     for (int i = 0; i < node->link_count; i++)
@@ -100,7 +105,7 @@ expand_block(RuhnswReach *reach, Relation index, BlockNumber block, BufferAccess
 
     LockBuffer(buffer, BUFFER_LOCK_SHARE);
     for (OffsetNumber offset = FirstOffsetNumber; offset <= reach->geometry.slots; offset++) {
-        uint8 bit;
+        uint8 bit = 0;
         uint8 *reached = slot(reach, reach->reached, block, offset, &bit);
         uint8 *expanded = slot(reach, reach->expanded, block, offset, &bit);
 
@@ -127,7 +132,8 @@ sweep(RuhnswReach *reach, Relation index, BufferAccessStrategy strategy)
 }
 
 RuhnswReach *
-ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, BufferAccessStrategy strategy)
+ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, bool through_dead,
+                     BufferAccessStrategy strategy)
 {
     RuhnswReach *reach = palloc(sizeof(RuhnswReach));
     Size size;
@@ -141,6 +147,7 @@ ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, BufferAccessStr
     reach->expanded =
         MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
     reach->changed = false;
+    reach->through_dead = through_dead;
     if (meta->root != RUHNSW_NO_REF) {
         mark(reach, meta->root);
         sweep(reach, index, strategy);
@@ -180,11 +187,11 @@ next_unreached(const RuhnswReach *reach, Relation index, BlockNumber block, Offs
 }
 
 /*
- * Links ref in from the nearest nodes that a search finds which starts at the root and
- * stays on layer 0: by definition these can be reached.
+ * Links ref in from the nearest reached node that a search finds which starts at the root and stays
+ * on layer 0, or else from the root.
  */
 static bool
-connect_node(RuhnswWriter *writer, uint64 ref)
+connect_node(RuhnswWriter *writer, const RuhnswReach *reach, uint64 ref)
 {
     RuhnswGraph *graph = &writer->graph;
     rv_neighbour *root = &writer->entries[0];
@@ -202,10 +209,10 @@ connect_node(RuhnswWriter *writer, uint64 ref)
                                    &count, &err),
               &err, "ruhnsw connect");
     for (uint32 i = 0; i < count; i++)
-        if (writer->found[i].node != ref &&
+        if (writer->found[i].node != ref && ruhnsw_reached(reach, writer->found[i].node) &&
             ruhnsw_link(writer, writer->found[i].node, ref, 0, true))
             return true;
-    return false;
+    return graph->meta.root != ref && ruhnsw_link(writer, graph->meta.root, ref, 0, true);
 }
 
 /* One round; returns how many nodes could not be reached at its start or until their turn. */
@@ -214,7 +221,7 @@ connect_round(RuhnswWriter *writer, BufferAccessStrategy strategy)
 {
     Relation index = writer->graph.index;
     RuhnswMetaData *meta = &writer->graph.meta;
-    RuhnswReach *reach = ruhnsw_reach_compute(index, meta, strategy);
+    RuhnswReach *reach = ruhnsw_reach_compute(index, meta, false, strategy);
     uint64 unreached = 0;
 
     for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < reach->blocks; block++) {
@@ -224,7 +231,7 @@ connect_round(RuhnswWriter *writer, BufferAccessStrategy strategy)
         CHECK_FOR_INTERRUPTS();
         while (next_unreached(reach, index, block, &offset, strategy, &ref)) {
             unreached++;
-            if (connect_node(writer, ref)) {
+            if (connect_node(writer, reach, ref)) {
                 mark(reach, ref);
                 sweep(reach, index, strategy);
             }

@@ -217,9 +217,10 @@ extern bool ruhnsw_learn_link(RuhnswWriter *writer, uint64 from, uint64 to);
 /* ---- reachability (reach.c) ---- */
 
 typedef struct RuhnswReach RuhnswReach;
-/* Marks what can be reached from the root over layer 0, by sweeps in page order. */
+/* Marks what can be reached from the root over layer 0, by sweeps in page order; with through_dead
+ * also by way of dead nodes. */
 extern RuhnswReach *ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta,
-                                         BufferAccessStrategy strategy);
+                                         bool through_dead, BufferAccessStrategy strategy);
 extern bool ruhnsw_reached(const RuhnswReach *reach, uint64 ref);
 extern void ruhnsw_reach_free(RuhnswReach *reach);
 /* Links in every live node that cannot be reached; returns how many there were. */

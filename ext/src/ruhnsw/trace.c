@@ -15,6 +15,7 @@ typedef struct Probe {
     rv_allocator allocator;
     RuhnswGraph graph;
     rv_beam *beam;
+    bool exact; /* distances are those of the vectors, not of their codes */
 } Probe;
 
 static void
@@ -42,11 +43,24 @@ close_probe(Probe *probe)
     MemoryContextDelete(probe->context);
 }
 
+/* A trace walks by the exact distances where there are any: in nearly the order of a search, and
+ * what it finds can be compared with the true neighbours. */
+static void
+use_exact_distances(Probe *probe)
+{
+    ruhnsw_measure exact =
+        ruhnsw_choose_exact_measure(probe->graph.geometry.storage, probe->graph.metric);
+
+    probe->exact = exact != NULL;
+    if (exact)
+        probe->graph.measure = exact;
+}
+
 /*
- * The distances of true neighbours are those of the rows, the search sees those of the codes. They
- * differ by the projection of the code's error onto the direction of the query: of an error in a
- * random direction its length / sqrt(dim), twice that being rare. A neighbour counts as found when
- * its code is no farther than the true distance and this much, in metric form.
+ * Without them: the distances of true neighbours are those of the rows, the search sees those of
+ * the codes. They differ by the projection of the code's error onto the direction of the query: of
+ * an error in a random direction its length / sqrt(dim), twice that being rare. A neighbour counts
+ * as found when its code is no farther than the true distance and this much, in metric form.
  */
 static float
 code_distance_bound(const Probe *probe, const float *query, float truth)
@@ -56,7 +70,7 @@ code_distance_bound(const Probe *probe, const float *query, float truth)
         rv_metric_map_make(probe->graph.metric, meta->max_norm, rv_norm(query, meta->dim));
     double metric;
 
-    if (meta->max_error == 0.0f)
+    if (probe->exact)
         return truth;
     if (probe->graph.metric == RV_METRIC_L1)
         return truth + 2.0f * meta->max_error;
@@ -70,12 +84,13 @@ void
 ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, const float *truth,
              uint32 truth_count, rv_effort *efforts, rv_trace_summary *summary)
 {
-    Probe probe;
+    Probe probe = {0};
     float *bounds;
     int level;
     rv_error err;
 
     open_probe(&probe, index, query);
+    use_exact_distances(&probe);
     bounds = palloc(sizeof(float) * truth_count);
     for (uint32 i = 0; i < truth_count; i++)
         bounds[i] = code_distance_bound(&probe, query, truth[i]);
@@ -125,7 +140,7 @@ ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *
     RuhnswResult *results;
     int result_count = 0;
     rv_node root;
-    Probe probe;
+    Probe probe = {0};
     rv_error err;
     int count = 0;
 

@@ -13,10 +13,10 @@
  *            the highest level, a dead root by the entry point
  *   repair   every live node that links to a dead one gets new       one content lock at a
  *            links, by a search and the selection heuristic          time; optimistic (link.c)
+ *   connect  live nodes that only dead ones lead to are linked       as repair
+ *            in (reach.c)
  *   unlink   nothing links to the dead nodes any more: they are      content lock, one page
  *            stamped with the next transaction id                    at a time
- *   connect  live nodes that only dead ones linked to are linked     as repair
- *            in again (reach.c)
  *   free     if every transaction that had a snapshot when the       barrier; content lock,
  *            nodes were unlinked has ended by now, they are freed    one page at a time
  *            at once; otherwise by the next vacuum
@@ -781,11 +781,11 @@ ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
         RUV_PAUSE("ruhnsw-vacuum-entry");
         do {
             repair_links(&vacuum);
+            ruhnsw_connect(&vacuum.writer, info->strategy);
             RUV_PAUSE("ruhnsw-vacuum-repaired");
             mark_unlinked(&vacuum);
         } while (collect_dead(&vacuum));
         witnesses = call_witnesses();
-        ruhnsw_connect(&vacuum.writer, info->strategy);
         free_at_once(&vacuum, &witnesses);
     }
     hash_destroy(vacuum.dead);
