@@ -122,6 +122,16 @@ typedef struct RuhnswResult {
     ItemPointerData tids[RUHNSW_NODE_TIDS];
 } RuhnswResult;
 
+/*
+ * The window of a search for k results by slack: a few more, since the k nearest by their codes are
+ * not quite those by their vectors. Traces use it as well, so slacks are calibrated for it.
+ */
+static inline uint32
+ruhnsw_window(const RuhnswGraph *graph, uint32 k)
+{
+    return ruhnsw_has_rest(graph->geometry.storage) ? k + Max(k / 2, 4) : k;
+}
+
 /* Reads a node with all checks; false when it vanished or died. */
 extern bool ruhnsw_load_result(RuhnswGraph *graph, uint64 ref, RuhnswResult *result);
 /* The least that the distance of a RuhnswResult can be whose distance in the search was this. */

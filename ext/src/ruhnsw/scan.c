@@ -196,7 +196,7 @@ make_rule(RuhnswScan *state)
 
     memset(rule, 0, sizeof(*rule));
     if (choice->mode == RV_SEARCH_ADAPTIVE) {
-        rule->window = Max(choice->window, 1);
+        rule->window = ruhnsw_window(&state->graph, Max(choice->window, 1));
         rule->slack = choice->slack;
         rule->ef = choice->ef_search;
         rule->max_distances = choice->max_distances;

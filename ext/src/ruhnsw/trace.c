@@ -84,6 +84,7 @@ void
 ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, const float *truth,
              uint32 truth_count, rv_effort *efforts, rv_trace_summary *summary)
 {
+    rv_trace_limits widened = *limits;
     Probe probe = {0};
     float *bounds;
     int level;
@@ -91,14 +92,15 @@ ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, 
 
     open_probe(&probe, index, query);
     use_exact_distances(&probe);
+    widened.k = ruhnsw_window(&probe.graph, limits->k);
     bounds = palloc(sizeof(float) * truth_count);
     for (uint32 i = 0; i < truth_count; i++)
         bounds[i] = code_distance_bound(&probe, query, truth[i]);
     /* As a scan does: remembered entry points take the place of the descent. */
     level = limits->extra_count > 0 ? Min(probe.graph.meta.entry_level, 0)
                                     : probe.graph.meta.entry_level;
-    ruv_check(rv_beam_trace(probe.beam, limits, probe.graph.meta.entry, level, bounds, truth_count,
-                            efforts, summary, &err),
+    ruv_check(rv_beam_trace(probe.beam, &widened, probe.graph.meta.entry, level, bounds,
+                            truth_count, efforts, summary, &err),
               &err, "ruhnsw trace");
     close_probe(&probe);
 }
