@@ -103,7 +103,7 @@ describe("a table that learns", function()
          assert.equal(35, #wide.ids)
          local last = db:row("SELECT * FROM ruvector_last_search()")
          assert.equal("adaptive", last.mode)
-         assert.equal(4, last.windows)
+         assert.equal(3, last.windows) -- of 15: 10 and half as many, to rank by exact distances
       end)
 
       it("is static again where a setting or the index says so", function()
