@@ -17,7 +17,7 @@ SELECT pg_catalog.pg_extension_config_dump('ruvector_learning', '');
 
 -- Searches that were sampled, the last trajectory_window of each index. An index is named by oid and,
 -- for one that is made again or restored, by table and name.
-CREATE TABLE ruvector_trajectories (
+CREATE TABLE ruvector_trajectory_log (
     query_id uuid PRIMARY KEY,
     table_id regclass NOT NULL,
     index_oid oid NOT NULL,
@@ -39,8 +39,8 @@ CREATE TABLE ruvector_trajectories (
     query ruvector,
     query_hash bytea
 );
-CREATE INDEX ruvector_trajectories_index ON ruvector_trajectories (index_oid, searched_at);
-SELECT pg_catalog.pg_extension_config_dump('ruvector_trajectories', '');
+CREATE INDEX ruvector_trajectory_log_index ON ruvector_trajectory_log (index_oid, searched_at);
+SELECT pg_catalog.pg_extension_config_dump('ruvector_trajectory_log', '');
 
 -- "table" may be omitted in positional calls, as everywhere in the documentation.
 CREATE FUNCTION ruvector_enable_learning("table" regclass, trajectory_window integer DEFAULT 1000,

@@ -5,7 +5,7 @@
 
 -- What the deep trace measured and the verdict policy said. Null is unknown throughout; efforts[i]
 -- is the least effort that finds i true neighbours, infinite slack and -1 are out of reach.
-ALTER TABLE ruvector_trajectories
+ALTER TABLE ruvector_trajectory_log
     ADD COLUMN recall real,
     ADD COLUMN recall_exact boolean,
     ADD COLUMN needed_distances real,
@@ -24,17 +24,17 @@ ALTER TABLE ruvector_trajectories
     ADD COLUMN judged_at timestamptz;
 
 -- Queries may be confidential: who owns a table sees the searches of its indexes, nobody else.
-CREATE VIEW ruvector_searches WITH (security_barrier) AS
+CREATE VIEW ruvector_trajectories WITH (security_barrier) AS
     SELECT t.query_id, t.table_id, t.index_oid::pg_catalog.regclass AS index, t.searched_at,
            t.user_id::pg_catalog.regrole AS user_name, t.mode, t.k, t.ef_search, t.slack,
            t.target_recall, t.expected_recall, t.distances, t.hops, t.pages, t.latency_us, t.score,
            t.query, t.query_hash, t.recall, t.recall_exact, t.needed_distances, t.diversity,
            t.success, t.confidence, t.score_latency, t.score_recall, t.score_diversity,
            t.score_feedback, t.recommendations, t.judged_at
-    FROM ruvector_trajectories t
+    FROM ruvector_trajectory_log t
     JOIN pg_catalog.pg_class c ON c.oid = t.table_id
     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
-GRANT SELECT ON ruvector_searches TO PUBLIC;
+GRANT SELECT ON ruvector_trajectories TO PUBLIC;
 
 -- Which policies were accepted last, and by whom.
 CREATE TABLE ruvector_policy_state (

@@ -6,7 +6,7 @@ local cluster = require("ruvector.cluster")
 local learning = require("support.learning")
 
 local LIMIT = learning.LIMIT
-local TABLES = { "ruvector_learning", "ruvector_trajectories", "ruvector_patterns", "ruvector_index_state",
+local TABLES = { "ruvector_learning", "ruvector_trajectory_log", "ruvector_patterns", "ruvector_index_state",
    "ruvector_memory" }
 
 local function rows_left(db)

@@ -149,7 +149,7 @@ describe("a table that learns", function()
          db:exec("SELECT ruvector_clear_learning('items')")
          assert.equal("nothing learned yet", learning.search(db, "items", { tests[1] })[1].reason)
          assert.equal(0, db:value("SELECT count(*) FROM ruvector_patterns"))
-         assert.equal(0, db:value("SELECT count(*) FROM ruvector_trajectories"))
+         assert.equal(0, db:value("SELECT count(*) FROM ruvector_trajectory_log"))
          learning.wait_stats(db, "items", "the worker to forget", function(stats)
             return stats.state == "waiting" and stats.trajectories == 0
          end)
@@ -223,7 +223,7 @@ describe("a table that learns", function()
          db:exec([[BEGIN; DROP INDEX items_embedding;
             CREATE INDEX items_embedding ON items USING ruhnsw (embedding ruvector_l2_ops); COMMIT]])
          learning.wait_adaptive(db, "items", tests[1])
-         assert.equal(1, db:value("SELECT count(DISTINCT index_oid) FROM ruvector_trajectories"))
+         assert.equal(1, db:value("SELECT count(DISTINCT index_oid) FROM ruvector_trajectory_log"))
       end)
 
       it("follows its index when that is renamed", function()
@@ -239,10 +239,10 @@ describe("a table that learns", function()
          db:exec([[CREATE ROLE other LOGIN; CREATE ROLE owner LOGIN; ALTER TABLE items OWNER TO owner;
             GRANT SELECT ON items TO other]])
          assert.is_true(server:connect({ user = "owner" }):value(
-            "SELECT count(*) FROM ruvector_searches WHERE query IS NOT NULL") > 0)
+            "SELECT count(*) FROM ruvector_trajectories WHERE query IS NOT NULL") > 0)
          local other = server:connect({ user = "other" })
-         assert.equal(0, other:value("SELECT count(*) FROM ruvector_searches"))
-         assert.equal("42501", other:fails("SELECT * FROM ruvector_trajectories").sqlstate)
+         assert.equal(0, other:value("SELECT count(*) FROM ruvector_trajectories"))
+         assert.equal("42501", other:fails("SELECT * FROM ruvector_trajectory_log").sqlstate)
          assert.equal("42501", other:fails("SELECT ruvector_clear_learning('items')").sqlstate)
          assert.equal("42501", other:fails("SELECT ruvector_reload_policies()").sqlstate)
          assert.is_true(learning.stats(other, "items").patterns > 0)
@@ -262,7 +262,7 @@ describe("a table that learns", function()
       local stats = learning.teach(db, "private_items")
       assert.is_true(stats.patterns > 0)
       local rows = db:row([[SELECT count(*) AS all, count(query) AS queries,
-         count(query_hash) AS hashes FROM ruvector_trajectories
+         count(query_hash) AS hashes FROM ruvector_trajectory_log
          WHERE table_id = 'private_items'::regclass]])
       assert.is_true(rows.all > 0)
       assert.equal(0, rows.queries)

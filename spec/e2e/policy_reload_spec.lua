@@ -81,7 +81,7 @@ describe("the policies of a running server", function()
       learning.search(db, "items", learning.queries(100))
       local stats = learning.wait_learned(db, "items", 100)
       assert.equal(0, stats.success_rate)
-      assert.equal("{\"try harder\"}", db:value("SELECT recommendations FROM ruvector_searches LIMIT 1"))
+      assert.equal("{\"try harder\"}", db:value("SELECT recommendations FROM ruvector_trajectories LIMIT 1"))
       assert.equal(0, policy("verdict").failures)
    end)
 

@@ -225,7 +225,7 @@ set_live_columns(StatsRow *row, const LiveFigures *live)
     "LEFT JOIN LATERAL (SELECT count(*) AS samples, "                                              \
     "avg(r.success::int)::float8 AS success_rate, avg(r.recall)::float8 AS mean_recall, "          \
     "count(r.recall) AS recalls, avg(r.distances)::float8 AS mean_distances, "                     \
-    "avg(r.latency_us)::float8 AS mean_latency FROM @.ruvector_trajectories r "                    \
+    "avg(r.latency_us)::float8 AS mean_latency FROM @.ruvector_trajectory_log r "                    \
     "WHERE r.index_oid = i.indexrelid) t ON true "                                                 \
     "LEFT JOIN LATERAL (SELECT count(*) AS patterns, "                                             \
     "max(q.confidence::float8) FILTER (WHERE q.scope = 'index') AS confidence, "                   \

@@ -173,7 +173,7 @@ ruv_store_count_tables(RuvStore *store)
     return ruv_store_run(store, "SELECT FROM @.ruvector_learning", 0, NULL, NULL, NULL);
 }
 
-static const char *const index_tables[] = {"ruvector_trajectories", "ruvector_patterns",
+static const char *const index_tables[] = {"ruvector_trajectory_log", "ruvector_patterns",
                                            "ruvector_index_state", "ruvector_memory"};
 
 void

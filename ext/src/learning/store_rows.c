@@ -157,10 +157,10 @@ recommendation_array(const rv_judgement *verdict)
     return PointerGetDatum(construct_array(items, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-/* Columns of ruvector_trajectories in the order of the parameters below. */
+/* Columns of ruvector_trajectory_log in the order of the parameters below. */
 #define SAMPLE_COLUMNS 36
 #define SAMPLE_INSERT                                                                              \
-    "INSERT INTO @.ruvector_trajectories (query_id, table_id, index_oid, index_name, "             \
+    "INSERT INTO @.ruvector_trajectory_log (query_id, table_id, index_oid, index_name, "             \
     "index_epoch, searched_at, user_id, mode, k, ef_search, slack, target_recall, "                \
     "expected_recall, distances, hops, pages, latency_us, score, query, query_hash, recall, "      \
     "recall_exact, needed_distances, diversity, success, confidence, score_latency, "              \
@@ -263,8 +263,8 @@ trim_samples(RuvStore *store, const RuvIndexState *state)
     Datum values[2] = {ObjectIdGetDatum(state->index_oid), Int32GetDatum(state->window)};
 
     ruv_store_run(store,
-                  "DELETE FROM @.ruvector_trajectories WHERE query_id IN (SELECT query_id "
-                  "FROM @.ruvector_trajectories WHERE index_oid = $1 "
+                  "DELETE FROM @.ruvector_trajectory_log WHERE query_id IN (SELECT query_id "
+                  "FROM @.ruvector_trajectory_log WHERE index_oid = $1 "
                   "ORDER BY judged_at DESC, searched_at DESC OFFSET $2)",
                   2, types, values, NULL);
 }
@@ -386,7 +386,7 @@ ruv_store_load_samples(RuvStore *store, RuvIndexState *state)
         store,
         "SELECT * FROM (SELECT query_id, index_epoch, searched_at, query, k, target_recall, "
         "distances, latency_us, recall, success, confidence, recall_exact, nearest, effort_slack, "
-        "effort_ef, effort_distances FROM @.ruvector_trajectories WHERE index_oid = $1 "
+        "effort_ef, effort_distances FROM @.ruvector_trajectory_log WHERE index_oid = $1 "
         "AND query IS NOT NULL AND judged_at IS NOT NULL "
         "ORDER BY judged_at DESC LIMIT $2) t ORDER BY searched_at",
         2, types, values, NULL);

@@ -42,7 +42,7 @@ typedef struct RuvSample {
     uint32 nearest_count;
     uint64 nearest[8];
     rv_judgement verdict;
-    bool stored; /* a row of ruvector_trajectories holds it */
+    bool stored; /* a row of ruvector_trajectory_log holds it */
 } RuvSample;
 
 typedef struct RuvRunning {
