@@ -243,6 +243,7 @@ ruv_distil(RuvIndexState *state)
             state->bank_changed = true;
             state->memory_renewed = false;
             state->last_learned = now;
+            ruv_guard_learned(state);
         }
         state->undistilled = 0;
         state->distilled_samples = (uint32)list_length(state->samples);

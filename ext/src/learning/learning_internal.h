@@ -6,6 +6,7 @@
  *   publish.c    banks in shared memory: written by the worker, copied by backends
  *   policy.c     the one gateway to the policy host
  *   optimizer.c  ruv_choose: how to search
+ *   guard.c      more effort at once while what was learned may not hold
  *   capture.c    ruv_capture: what happened
  *   launcher.c   starts a worker per learning database; hooks.c keeps it away from DROP DATABASE
  *   worker.c     the loop; learn.c one round for one index; trace.c truth and deep traces;
@@ -64,8 +65,9 @@ typedef struct RuvIndexSlot {
     dsa_pointer bank;
     Size bank_offset; /* from the start of the bank area */
     Size bank_size;
-    Size memory_size;   /* of the flat memory behind the bank; 0: none */
-    int64 last_learned; /* TimestampTz; 0: never */
+    Size memory_size;       /* of the flat memory behind the bank; 0: none */
+    int64 last_learned;     /* TimestampTz; 0: never */
+    pg_atomic_uint64 guard; /* RuvGuard, packed; 0: none. See guard.c */
     char last_error[RUV_ERROR_TEXT];
     /* Live figures, written by the worker, read without the lock. */
     pg_atomic_uint64 trajectories; /* drained, since learning was enabled */
@@ -153,6 +155,25 @@ extern void ruv_registry_disable_at_commit(Oid table_oid);
 extern void ruv_worker_request(void);
 /* Now: asks the worker to distil everything it has, and waits until it has done so. */
 extern void ruv_worker_extract(void);
+
+/* ---- guard.c ------------------------------------------------------------------------------- */
+
+typedef enum RuvGuardReason {
+    RUV_GUARD_NONE,
+    RUV_GUARD_RECALL,  /* exact checks say that recall is below its target */
+    RUV_GUARD_QUERIES, /* queries are unlike those that were learned from */
+    RUV_GUARD_ROWS     /* rows are unlike those that were learned from */
+} RuvGuardReason;
+
+/* Extra effort for every search of an index, while what was learned may not hold. */
+typedef struct RuvGuard {
+    float factor; /* on log(1 + slack); 1: none */
+    RuvGuardReason reason;
+} RuvGuard;
+
+/* Lock-free; callable by everybody. */
+extern RuvGuard ruv_guard_read(const RuvIndexSlot *slot);
+extern const char *ruv_guard_reason_name(RuvGuardReason reason); /* NULL for RUV_GUARD_NONE */
 
 /* ---- publish.c ----------------------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
  *                there and does not descend. The slack was calibrated with them (trace.c)
  *   window       the number of results the calibration was made for; further windows follow when
  *                the executor takes more
+ *   guard        while the worker doubts the calibration, log(1 + slack) is multiplied (guard.c)
  *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times, and
  *                distances per window at RUV_DISTANCE_HEADROOM times what the calibration expects.
  *                The headroom is wide since the mean over queries is the product's promise and the
@@ -29,6 +30,7 @@
 #define RUV_DISTANCE_HEADROOM 20
 #define RUV_MIN_DISTANCE_BOUND 5000
 #define RUV_MAX_EF_BOUND 100000
+#define RUV_GUARDED_SLACK 0.02f /* a calibrated slack of 0 can be widened, too */
 
 const char *
 ruv_choice_reason_name(RuvChoiceReason reason)
@@ -150,6 +152,20 @@ choose_entry_points(const RuvIndexIdentity *index, const RuvIndexCache *cache, c
     MemoryContextReset(context);
 }
 
+/* More effort while what was learned may not hold; the bounds move with it. */
+static void
+apply_guard(const RuvIndexCache *cache, RuvChoice *choice)
+{
+    RuvGuard guard = ruv_guard_read(cache->slot);
+
+    if (guard.factor <= 1.0f)
+        return;
+    choice->slack =
+        (float)expm1((double)guard.factor * log1p((double)Max(choice->slack, RUV_GUARDED_SLACK)));
+    choice->ef_search = (int)Min(choice->ef_search * (double)guard.factor, RUV_MAX_EF_BOUND);
+    choice->max_distances = (uint64)((double)choice->max_distances * (double)guard.factor);
+}
+
 /* Static when the bank does not serve; otherwise fills the adaptive plan. */
 static void
 choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const float *query,
@@ -190,6 +206,7 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
     choice->ef_search = (int)Max(Min(ef_bound, RUV_MAX_EF_BOUND), choice->window);
     choice->max_distances = distance_bound(pattern, choice->ef_search);
     choose_entry_points(index, cache, query, choice);
+    apply_guard(cache, choice);
 }
 
 void

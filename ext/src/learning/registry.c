@@ -127,6 +127,7 @@ add_locked(Oid database, int database_slot, Oid table_oid, Oid index_oid)
     slot->fresh = true;
     slot->last_learned = 0;
     slot->last_error[0] = '\0';
+    pg_atomic_write_u64(&slot->guard, 0);
     pg_atomic_write_u64(&slot->trajectories, 0);
     pg_atomic_write_u64(&slot->waiting, 0);
     pg_atomic_write_u64(&slot->undistilled, 0);

@@ -145,6 +145,7 @@ initialise_shared_memory(void)
     }
     for (int i = 0; i < RUV_MAX_INDEXES; i++) {
         pg_atomic_init_u64(&ruv_shared->indexes[i].bank_generation, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].guard, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].trajectories, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].waiting, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].undistilled, 0);

@@ -89,6 +89,7 @@ typedef struct RuvIndexState {
     TimestampTz next_distil;
     TimestampTz retry_after; /* after an error */
     int consecutive_errors;
+    TimestampTz guard_since; /* of the last widening */
     RuvRunning running;
     bool seen; /* by the present sync */
 } RuvIndexState;
@@ -169,6 +170,16 @@ extern int ruv_batch_limit(Relation table, int dim);
 /* Calibrates over the samples and merges into the bank. False: too few samples of one k. */
 extern bool ruv_distil(RuvIndexState *state);
 extern void ruv_consolidate(RuvIndexState *state);
+
+/* ---- guard.c ------------------------------------------------------------------------------- */
+
+/* More effort for every search of the index from now on, until a calibration was made from enough
+ * searches that came later. Call it with every finding: a further call adds to the widening, up to
+ * a limit, once searches were judged that came after the former one. Cheap; no transaction, no
+ * error. */
+extern void ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason);
+/* After a calibration: takes the widening back if there is enough evidence. */
+extern void ruv_guard_learned(RuvIndexState *state);
 
 /* ---- store.c, store_rows.c ----------------------------------------------------------------- */
 
