@@ -79,6 +79,7 @@ rv_host_create(const rv_host_options *options, rv_host **out, rv_error *err)
     memset(host, 0, sizeof *host);
     host->allocator = *allocator;
     host->fuel = options->fuel ? options->fuel : RV_HOST_DEFAULT_FUEL;
+    host->tick = RV_FUEL_TICK;
     host->memory = options->memory ? options->memory : RV_HOST_DEFAULT_MEMORY;
     if (options->directory != NULL) {
         size_t size = strlen(options->directory) + 1;
@@ -148,17 +149,19 @@ loaded_policy(const rv_host *host, rv_policy_kind kind)
     return policy->source != NULL ? policy : NULL;
 }
 
-void
-rv_host_info(const rv_host *host, rv_policy_kind kind, rv_policy_info *info)
+static void
+fill_info(const rv_policy *policy, rv_policy_kind kind, const rv_counters *counters,
+          rv_policy_info *info)
 {
-    const rv_policy *policy = loaded_policy(host, kind);
-    const rv_counters *counters = &host->counters[kind];
-
     memset(info, 0, sizeof *info);
+    info->kind = kind;
+    info->id = policy ? policy->id : rv_policy_kind_name(kind);
     info->name = policy ? policy->name : "built-in";
     info->version = policy ? policy->version : "";
     info->describe = policy ? policy->describe : "the default written in C";
     info->file = policy ? policy->file : "";
+    info->source = policy ? policy->source : NULL;
+    info->source_size = policy ? policy->source_size : 0;
     info->calls = counters->calls;
     for (int cause = 0; cause < RV_HOST_CAUSES; cause++) {
         info->failures_by_cause[cause] = counters->failures[cause];
@@ -168,16 +171,81 @@ rv_host_info(const rv_host *host, rv_policy_kind kind, rv_policy_info *info)
     info->worst_us = counters->worst_us;
 }
 
+static int
+default_policy(const rv_host *host, rv_policy_kind kind)
+{
+    return host->serving == NULL ? -1
+                                 : rv_serving_find(host->serving, kind, rv_policy_kind_name(kind));
+}
+
+void
+rv_host_info(const rv_host *host, rv_policy_kind kind, rv_policy_info *info)
+{
+    int which = default_policy(host, kind);
+
+    fill_info(which < 0 ? NULL : &host->serving->loaded[which], kind, &host->counters[kind], info);
+}
+
+uint32_t
+rv_host_policy_count(const rv_host *host)
+{
+    return host->serving == NULL ? 0 : host->serving->loaded_count;
+}
+
+void
+rv_host_policy(const rv_host *host, uint32_t which, rv_policy_info *info)
+{
+    const rv_policy *policy = &host->serving->loaded[which];
+
+    fill_info(policy, policy->kind, &host->serving->counters[which], info);
+}
+
+rv_host_cause
+rv_host_use(rv_host *host, rv_policy_kind kind, const char *id)
+{
+    rv_serving *serving = host->serving;
+    int which;
+
+    if (serving == NULL)
+        return id == NULL ? RV_HOST_OK : RV_HOST_MISSING;
+    if (serving->used[kind] >= 0 && id != NULL && strcmp(serving->policies[kind].id, id) == 0)
+        return RV_HOST_OK;
+    which = id == NULL ? -1 : rv_serving_find(serving, kind, id);
+    rv_serving_use(serving, kind, which >= 0 ? which : default_policy(host, kind));
+    return which >= 0 || id == NULL ? RV_HOST_OK : RV_HOST_MISSING;
+}
+
+void
+rv_host_set_counting(rv_host *host, bool on)
+{
+    host->tick = on ? 1 : RV_FUEL_TICK;
+}
+
+rv_host_cost
+rv_host_last_cost(const rv_host *host)
+{
+    rv_host_cost cost = {0};
+
+    if (host->serving != NULL) {
+        const rv_sandbox *sandbox = host->serving->sandbox;
+
+        cost.instructions = sandbox->fuel_given - (uint64_t)sandbox->fuel;
+        cost.bytes = sandbox->allocated;
+    }
+    return cost;
+}
+
 static void
-log_once(rv_host *host, const rv_host_failure *failure)
+log_once(rv_host *host, const rv_host_failure *failure, int used)
 {
     for (uint32_t i = 0; i < host->logged_count; i++)
-        if (host->logged[i].kind == failure->kind && host->logged[i].cause == failure->cause &&
-            host->logged[i].line == failure->line)
+        if (host->logged[i].kind == failure->kind && host->logged[i].used == used &&
+            host->logged[i].cause == failure->cause && host->logged[i].line == failure->line)
             return;
     if (host->logged_count == RV_LOGGED_MAX)
         return;
     host->logged[host->logged_count].kind = failure->kind;
+    host->logged[host->logged_count].used = used;
     host->logged[host->logged_count].cause = failure->cause;
     host->logged[host->logged_count].line = failure->line;
     host->logged_count++;
@@ -186,14 +254,21 @@ log_once(rv_host *host, const rv_host_failure *failure)
 }
 
 static void
-count_time(rv_counters *counters, int64_t started_ns)
+add_time(rv_counters *counters, double elapsed)
 {
-    double elapsed = (double)(rv_clock_ns() - started_ns) / 1000;
-
     counters->timed++;
     counters->total_us += elapsed;
     if (elapsed > counters->worst_us)
         counters->worst_us = elapsed;
+}
+
+static void
+count_time(rv_counters *counters, rv_counters *own, int64_t started_ns)
+{
+    double elapsed = (double)(rv_clock_ns() - started_ns) / 1000;
+
+    add_time(counters, elapsed);
+    add_time(own, elapsed);
 }
 
 /* Rebuilds a state that cannot serve on: broken, or still holding much after a collection. */
@@ -216,9 +291,11 @@ rv_gateway_call(rv_host *host, rv_policy_kind kind, rv_job job, void *data,
 {
     const rv_policy *policy = loaded_policy(host, kind);
     rv_counters *counters = &host->counters[kind];
+    rv_counters *own;
     rv_sandbox *sandbox;
     rv_host_failure local;
     rv_host_cause cause;
+    int used;
 
     counters->calls++;
     if (failure != NULL)
@@ -227,15 +304,20 @@ rv_gateway_call(rv_host *host, rv_policy_kind kind, rv_job job, void *data,
         rv_failure_set(failure, RV_HOST_MISSING, kind, NULL, 0, "no such policy is loaded");
         return RV_HOST_MISSING;
     }
+    used = host->serving->used[kind];
+    own = &host->serving->counters[used];
+    own->calls++;
     sandbox = host->serving->sandbox;
+    sandbox->tick = host->tick;
     cause = rv_sandbox_run(sandbox, rv_host_fuel(host, kind), job, data);
-    count_time(counters, sandbox->started_ns);
+    count_time(counters, own, sandbox->started_ns);
     if (cause == RV_HOST_OK)
         return RV_HOST_OK;
     counters->failures[cause]++;
+    own->failures[cause]++;
     rv_failure_set(&local, cause, kind, policy->file, sandbox->line, sandbox->reason);
     recover(host, cause);
-    log_once(host, &local);
+    log_once(host, &local, used);
     if (failure != NULL)
         *failure = local;
     return cause;

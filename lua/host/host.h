@@ -26,6 +26,9 @@ typedef enum rv_policy_kind {
 /* "verdict", "distillation", ...; the file is this name plus ".lua". */
 const char *rv_policy_kind_name(rv_policy_kind kind);
 
+/* The version of what a policy of this kind gets and returns (contract.c). */
+int rv_policy_contract(rv_policy_kind kind);
+
 typedef enum rv_host_cause {
     RV_HOST_OK = 0,
     RV_HOST_MISSING = 1, /* no such file; the built-in serves; not counted as a failure */
@@ -72,19 +75,45 @@ void rv_host_destroy(rv_host *host);
  */
 rv_host_cause rv_host_load(rv_host *host, const char *directory, rv_host_failure *failure);
 
-/* What serves one kind now. Strings live until the next load. */
+/* One policy. Strings live until the next load. */
 typedef struct rv_policy_info {
+    rv_policy_kind kind;
+    const char *id;   /* the file's name without ".lua"; the kind's name for the built-in */
     const char *name; /* declared name; "built-in" when the built-in serves */
     const char *version;
     const char *describe;
-    const char *file; /* full path; "" for built-in */
+    const char *file;   /* full path; "" for built-in */
+    const char *source; /* source_size bytes; NULL for built-in */
+    size_t source_size;
     uint64_t calls;
     uint64_t failures; /* sum over causes; kept over reloads */
     uint64_t failures_by_cause[RV_HOST_CAUSES];
     double mean_us;
     double worst_us;
 } rv_policy_info;
+/* What serves a kind by default; the figures are those of all policies of the kind. */
 void rv_host_info(const rv_host *host, rv_policy_kind kind, rv_policy_info *info);
+
+/* The policies that were loaded, default ones first; the figures are each one's own, since the
+ * load. which: 0 to rv_host_policy_count - 1. */
+uint32_t rv_host_policy_count(const rv_host *host);
+void rv_host_policy(const rv_host *host, uint32_t which, rv_policy_info *info);
+
+/*
+ * Lets the loaded policy with this id serve the calls of a kind from now on, until the next use or
+ * load; id NULL: the default one. RV_HOST_MISSING when no policy of the kind has that id: then the
+ * default one serves.
+ */
+rv_host_cause rv_host_use(rv_host *host, rv_policy_kind kind, const char *id);
+
+/* What the last call cost: instructions, and bytes allocated by the Lua state. Instructions are
+ * counted one by one, which takes time, only while counting is on. */
+typedef struct rv_host_cost {
+    uint64_t instructions;
+    uint64_t bytes;
+} rv_host_cost;
+void rv_host_set_counting(rv_host *host, bool on);
+rv_host_cost rv_host_last_cost(const rv_host *host);
 
 /* Called once for the first failure of each (kind, cause, line) since the load; may be NULL. */
 typedef void (*rv_host_log_fn)(void *ctx, const rv_host_failure *failure);

@@ -4,6 +4,8 @@
  * The host in layers, each using only those above it:
  *   sandbox.c      one Lua state: capped memory, instruction budget, the protected call
  *   environment.c  the allow-list of names that a policy sees
+ *   files.c        the files of a directory and their text
+ *   contract.c     versions of what each kind of policy gets and returns
  *   load.c         policy files into a fresh state, self-tests, rebuild
  *   gateway.c      rv_host itself: create, swap, call a policy, count and report failures
  *   marshal.c      numbers into tables, tables into checked numbers
@@ -29,7 +31,8 @@
 
 /* ---- sandbox.c ---------------------------------------------------------------------------- */
 
-/* Instructions between two looks at the budget; also how far a call may overrun it. */
+/* Instructions between two looks at the budget, unless they are being counted; also how far a call
+ * may overrun it. */
 #define RV_FUEL_TICK 1000
 
 struct rv_batch;
@@ -51,6 +54,8 @@ typedef struct rv_sandbox {
     void *job_data;
     int64_t fuel;        /* instructions left */
     uint64_t fuel_given; /* for the message */
+    int tick;            /* instructions between two looks at the budget */
+    uint64_t allocated;  /* bytes, in this call */
     int64_t started_ns;
     int64_t deadline_ns;
 
@@ -97,13 +102,25 @@ void rv_environment_push(lua_State *L);
 /* Replaces the table on top by a read-only view of it; what names it in error messages. */
 void rv_readonly(lua_State *L, const char *what);
 
-/* ---- load.c ------------------------------------------------------------------------------- */
+/* ---- files.c ------------------------------------------------------------------------------ */
 
 #define RV_POLICY_MAX_FUNCTIONS 2
 #define RV_POLICY_MAX_BYTES (256 * 1024)
+#define RV_POLICY_MAX_FILES 64
+#define RV_POLICY_MAX_ID 63
+
+typedef struct rv_counters {
+    uint64_t calls;
+    uint64_t timed;
+    uint64_t failures[RV_HOST_CAUSES];
+    double total_us;
+    double worst_us;
+} rv_counters;
 
 /* One policy as loaded. source == NULL: no file, the built-in serves. */
 typedef struct rv_policy {
+    char id[RV_POLICY_MAX_ID + 1]; /* the file's name without ".lua" */
+    rv_policy_kind kind;           /* RV_POLICY_KINDS: not known before the chunk has run */
     char name[64];
     char version[32];
     char describe[512];
@@ -118,10 +135,26 @@ typedef struct rv_policy {
 /* What serves between two loads. */
 typedef struct rv_serving {
     rv_sandbox *sandbox;
-    rv_policy policies[RV_POLICY_KINDS];
-    int interpolate_arguments; /* registry references, see interpolation.c */
+    uint32_t loaded_count;
+    rv_policy loaded[RV_POLICY_MAX_FILES];
+    rv_counters counters[RV_POLICY_MAX_FILES]; /* of each loaded policy */
+    int used[RV_POLICY_KINDS];                 /* which of them serves each kind; -1: none */
+    rv_policy policies[RV_POLICY_KINDS];       /* these: copies that share text and references */
+    int interpolate_arguments;                 /* registry references, see interpolation.c */
     int kernels;
 } rv_serving;
+
+/* Lists and reads the files of a directory into serving->loaded. */
+bool rv_files_read(const rv_host *host, const char *directory, rv_serving *serving,
+                   rv_host_failure *failure);
+void rv_files_free(const rv_host *host, rv_serving *serving);
+
+/* ---- contract.c --------------------------------------------------------------------------- */
+
+/* What a version changed; NULL: there is no such version. */
+const char *rv_policy_contract_change(rv_policy_kind kind, int version);
+
+/* ---- load.c ------------------------------------------------------------------------------- */
 
 /* The Lua names of a kind's functions, e.g. "judge"; NULL beyond the last. */
 const char *rv_policy_function_name(rv_policy_kind kind, int which);
@@ -130,24 +163,23 @@ const char *rv_policy_function_name(rv_policy_kind kind, int which);
 rv_serving *rv_serving_load(const rv_host *host, const char *directory, rv_host_failure *failure);
 void rv_serving_destroy(const rv_host *host, rv_serving *serving);
 
-/* A new state from the kept sources, after the old one became unusable. False: it could not. */
+/* Makes a loaded policy (-1: the built-in) the one that serves a kind. */
+void rv_serving_use(rv_serving *serving, rv_policy_kind kind, int which);
+/* The loaded policy of this kind and id; -1: none. */
+int rv_serving_find(const rv_serving *serving, rv_policy_kind kind, const char *id);
+
+/* A new state from the kept sources, after the old one became unusable. False: it could not, and
+ * serving is only good for rv_serving_destroy. */
 bool rv_serving_rebuild(const rv_host *host, rv_serving *serving);
 
 /* ---- gateway.c ---------------------------------------------------------------------------- */
 
 #define RV_LOGGED_MAX 64
 
-typedef struct rv_counters {
-    uint64_t calls;
-    uint64_t timed;
-    uint64_t failures[RV_HOST_CAUSES];
-    double total_us;
-    double worst_us;
-} rv_counters;
-
 struct rv_host {
     rv_allocator allocator;
     uint64_t fuel;
+    int tick; /* see rv_host_set_counting */
     size_t memory;
     char *directory;
     rv_serving *serving; /* NULL: built-ins only */
@@ -156,6 +188,7 @@ struct rv_host {
     void *log_ctx;
     struct {
         rv_policy_kind kind;
+        int used; /* which of the loaded policies */
         rv_host_cause cause;
         int line;
     } logged[RV_LOGGED_MAX];

@@ -1,20 +1,16 @@
 /*
  * load.c - policy files into a fresh Lua state.
  *
- * Order: read every file (a missing one is fine), make a state, compile and run each chunk once in
- * an environment of its own, check the table it returned, then run each self_test. Only a serving
- * state that passed all of it leaves this file. Precompiled bytecode is refused: LuaJIT does not
- * verify it, so it could do anything.
+ * Order: read every file (files.c; a missing one is fine), make a state, compile and run each chunk
+ * once in an environment of its own, check the table it returned, then run each self_test. Only a
+ * serving state that passed all of it leaves this file. Precompiled bytecode is refused: LuaJIT
+ * does not verify it, so it could do anything.
  *
  * The sources are kept, because a state that a policy filled with garbage it holds on to is
  * rebuilt without looking at the disk: what serves must be what was tested.
  */
-#define _POSIX_C_SOURCE 200809L
-
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "host/internal.h"
 
@@ -35,85 +31,17 @@ refuse(rv_host_failure *failure, rv_host_cause cause, rv_policy_kind kind, const
     return false;
 }
 
-/* ---- reading ------------------------------------------------------------------------------ */
-
-/* Reads an open file of at most RV_POLICY_MAX_BYTES into policy->source. */
-static bool
-read_open(const rv_host *host, FILE *stream, rv_policy *policy, rv_policy_kind kind,
-          rv_host_failure *failure)
-{
-    char reason[128];
-    char *text = host->allocator.alloc(host->allocator.ctx, RV_POLICY_MAX_BYTES + 1);
-    size_t size;
-
-    if (text == NULL)
-        return refuse(failure, RV_HOST_MEMORY, kind, policy->file, "no memory to read the file");
-    size = fread(text, 1, RV_POLICY_MAX_BYTES + 1, stream);
-    if (ferror(stream) || size > RV_POLICY_MAX_BYTES) {
-        if (size > RV_POLICY_MAX_BYTES)
-            snprintf(reason, sizeof reason, "the file is larger than %d bytes",
-                     RV_POLICY_MAX_BYTES);
-        else
-            snprintf(reason, sizeof reason, "cannot read: %s", strerror(errno));
-        host->allocator.free(host->allocator.ctx, text);
-        return refuse(failure, RV_HOST_IO, kind, policy->file, reason);
-    }
-    policy->source = host->allocator.alloc(host->allocator.ctx, size + 1);
-    if (policy->source != NULL)
-        memcpy(policy->source, text, size);
-    policy->source_size = size;
-    host->allocator.free(host->allocator.ctx, text);
-    if (policy->source == NULL)
-        return refuse(failure, RV_HOST_MEMORY, kind, policy->file, "no memory to keep the file");
-    return true;
-}
-
-/* Reads directory/kind.lua. A file that does not exist leaves policy->source NULL. */
-static bool
-read_policy(const rv_host *host, const char *directory, rv_policy_kind kind, rv_policy *policy,
-            rv_host_failure *failure)
-{
-    size_t size = strlen(directory) + strlen(rv_policy_kind_name(kind)) + sizeof "/.lua";
-    char reason[128];
-    struct stat status;
-    FILE *stream;
-    bool read;
-
-    policy->file = host->allocator.alloc(host->allocator.ctx, size);
-    if (policy->file == NULL)
-        return refuse(failure, RV_HOST_MEMORY, kind, directory, "no memory for the file's name");
-    snprintf(policy->file, size, "%s/%s.lua", directory, rv_policy_kind_name(kind));
-    if (stat(policy->file, &status) != 0 && errno == ENOENT)
-        return true;
-    stream = fopen(policy->file, "rb");
-    if (stream == NULL || fstat(fileno(stream), &status) != 0 || !S_ISREG(status.st_mode)) {
-        snprintf(reason, sizeof reason, "cannot read: %s",
-                 stream == NULL ? strerror(errno) : "not a regular file");
-        if (stream != NULL)
-            fclose(stream);
-        return refuse(failure, RV_HOST_IO, kind, policy->file, reason);
-    }
-    read = read_open(host, stream, policy, kind, failure);
-    fclose(stream);
-    return read;
-}
-
 /* ---- running and checking a chunk --------------------------------------------------------- */
 
-typedef struct install_call {
-    rv_policy *policy;
-    rv_policy_kind kind;
-} install_call;
-
 static void
-compile(lua_State *L, const rv_policy *policy, rv_policy_kind kind)
+compile(lua_State *L, const rv_policy *policy)
 {
-    char chunk[40];
+    char chunk[RV_POLICY_MAX_ID + 8];
     rv_sandbox *sandbox = rv_sandbox_of(L);
 
     if (policy->source_size > 0 && policy->source[0] == LUA_SIGNATURE[0])
         rv_sandbox_raise(L, RV_HOST_SYNTAX, 0, "precompiled bytecode is not accepted");
-    snprintf(chunk, sizeof chunk, "@%s.lua", rv_policy_kind_name(kind));
+    snprintf(chunk, sizeof chunk, "@%s.lua", policy->id);
     if (luaL_loadbufferx(L, policy->source, policy->source_size, chunk, "t") == LUA_ERRSYNTAX)
         sandbox->raised = RV_HOST_SYNTAX;
     if (lua_type(L, -1) == LUA_TFUNCTION)
@@ -167,10 +95,70 @@ check_defaults(lua_State *L)
     lua_pop(L, 1);
 }
 
+/* Settles what the policy decides: a default file by its name, any other by its field 'kind'. */
 static void
-take_function(lua_State *L, install_call *call, int which)
+take_kind(lua_State *L, rv_policy *policy)
 {
-    const char *name = rv_policy_function_name(call->kind, which);
+    const char *text;
+    int kind = 0;
+
+    lua_getfield(L, 1, "kind");
+    if (lua_isnil(L, -1) && policy->kind < RV_POLICY_KINDS) {
+        lua_pop(L, 1);
+        return;
+    }
+    text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, -1);
+    while (kind < RV_POLICY_KINDS && strcmp(text, rv_policy_kind_name((rv_policy_kind)kind)) != 0)
+        kind++;
+    if (kind == RV_POLICY_KINDS)
+        rv_sandbox_raise(L, RV_HOST_SHAPE, 0,
+                         "field 'kind' of the policy must say what it decides, such as 'verdict', "
+                         "not %.40s",
+                         text);
+    if (policy->kind < RV_POLICY_KINDS && policy->kind != (rv_policy_kind)kind)
+        rv_sandbox_raise(L, RV_HOST_SHAPE, 0,
+                         "field 'kind' of the policy is '%s', but the file's name makes it the "
+                         "%s policy",
+                         text, rv_policy_kind_name(policy->kind));
+    policy->kind = (rv_policy_kind)kind;
+    lua_pop(L, 1);
+}
+
+static void
+check_contract(lua_State *L, rv_policy_kind kind)
+{
+    int present = rv_policy_contract(kind);
+    const char *name = rv_policy_kind_name(kind);
+    lua_Number version = 1;
+
+    lua_getfield(L, 1, "contract");
+    if (lua_type(L, -1) == LUA_TNUMBER)
+        version = lua_tonumber(L, -1);
+    else if (!lua_isnil(L, -1))
+        rv_sandbox_raise(L, RV_HOST_SHAPE, 0, "field 'contract' of the policy must be a number");
+    lua_pop(L, 1);
+    if (version == present)
+        return;
+    if (version > present)
+        rv_sandbox_raise(L, RV_HOST_SHAPE, 0,
+                         "the policy was written for contract %.9g of %s policies, this ruvector "
+                         "has contract %d: take a newer ruvector or an older policy",
+                         version, name, present);
+    if (!(version >= 1 && version == (int)version))
+        rv_sandbox_raise(L, RV_HOST_SHAPE, 0,
+                         "there is no contract %.9g of %s policies; the present one is %d", version,
+                         name, present);
+    rv_sandbox_raise(L, RV_HOST_SHAPE, 0,
+                     "the policy was written for contract %.9g of %s policies, the present one is "
+                     "%d. What changed in contract %d: %s",
+                     version, name, present, (int)version + 1,
+                     rv_policy_contract_change(kind, (int)version + 1));
+}
+
+static void
+take_function(lua_State *L, rv_policy *policy, int which)
+{
+    const char *name = rv_policy_function_name(policy->kind, which);
     lua_Debug activation;
 
     lua_getfield(L, 1, name);
@@ -178,18 +166,17 @@ take_function(lua_State *L, install_call *call, int which)
         rv_sandbox_raise(L, RV_HOST_SHAPE, 0, "the policy has no function '%s'", name);
     lua_pushvalue(L, -1);
     lua_getinfo(L, ">S", &activation);
-    call->policy->lines[which] = activation.linedefined;
-    call->policy->functions[which] = luaL_ref(L, LUA_REGISTRYINDEX);
+    policy->lines[which] = activation.linedefined;
+    policy->functions[which] = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
 /* Job: compiles, runs and checks one policy; leaves its references in the policy. */
 static void
 install(lua_State *L, void *data)
 {
-    install_call *call = data;
-    rv_policy *policy = call->policy;
+    rv_policy *policy = data;
 
-    compile(L, policy, call->kind);
+    compile(L, policy);
     rv_environment_push(L);
     lua_setfenv(L, -2);
     lua_call(L, 0, 1);
@@ -199,10 +186,12 @@ install(lua_State *L, void *data)
     take_text(L, "name", policy->name, sizeof policy->name);
     take_text(L, "version", policy->version, sizeof policy->version);
     take_text(L, "describe", policy->describe, sizeof policy->describe);
+    take_kind(L, policy);
+    check_contract(L, policy->kind);
     check_defaults(L);
     for (int i = 0; i < RV_POLICY_MAX_FUNCTIONS; i++)
-        if (rv_policy_function_name(call->kind, i) != NULL)
-            take_function(L, call, i);
+        if (rv_policy_function_name(policy->kind, i) != NULL)
+            take_function(L, policy, i);
     lua_settop(L, 1);
     policy->table = luaL_ref(L, LUA_REGISTRYINDEX);
 }
@@ -211,10 +200,10 @@ install(lua_State *L, void *data)
 static void
 run_self_test(lua_State *L, void *data)
 {
-    install_call *call = data;
+    const rv_policy *policy = data;
     lua_Debug activation;
 
-    lua_rawgeti(L, LUA_REGISTRYINDEX, call->policy->table);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, policy->table);
     lua_getfield(L, 1, "self_test");
     if (lua_isnil(L, 2))
         return;
@@ -243,58 +232,32 @@ push_kernels(lua_State *L, void *serving)
 
 /* ---- states ------------------------------------------------------------------------------- */
 
-/* A new sandbox with every policy of serving in it. On failure serving is as it was. */
-static rv_sandbox *
-open_state(const rv_host *host, rv_serving *serving, rv_host_failure *failure)
+static uint64_t
+load_fuel(const rv_host *host, const rv_policy *policy)
 {
-    rv_sandbox *sandbox = rv_sandbox_create(&host->allocator, host->memory);
-    rv_serving fresh = *serving;
-    rv_host_cause cause = RV_HOST_OK;
-    int kind;
-
-    if (sandbox == NULL) {
-        refuse(failure, RV_HOST_MEMORY, RV_POLICY_VERDICT, NULL,
-               "no memory for a Lua state (ruvector.policy_memory)");
-        return NULL;
-    }
-    for (kind = 0; kind < RV_POLICY_KINDS && cause == RV_HOST_OK; kind++) {
-        install_call call = {&fresh.policies[kind], (rv_policy_kind)kind};
-
-        if (call.policy->source != NULL)
-            cause = rv_sandbox_run(sandbox, rv_host_fuel(host, call.kind), install, &call);
-        if (cause != RV_HOST_OK)
-            rv_failure_set(failure, cause, call.kind, call.policy->file, sandbox->line,
-                           sandbox->reason);
-    }
-    if (cause == RV_HOST_OK) {
-        cause = rv_sandbox_run(sandbox, host->fuel, push_kernels, &fresh);
-        if (cause == RV_HOST_OK)
-            cause = rv_sandbox_run(sandbox, host->fuel, rv_interpolation_prepare, &fresh);
-        if (cause != RV_HOST_OK)
-            refuse(failure, cause, RV_POLICY_VERDICT, NULL, sandbox->reason);
-    }
-    if (cause != RV_HOST_OK) {
-        rv_sandbox_destroy(sandbox);
-        return NULL;
-    }
-    *serving = fresh;
-    return sandbox;
+    return rv_host_fuel(host, policy->kind < RV_POLICY_KINDS ? policy->kind : RV_POLICY_VERDICT);
 }
 
-static bool
-self_tests(const rv_host *host, rv_serving *serving, rv_host_failure *failure)
+static void
+report(rv_host_failure *failure, rv_host_cause cause, const rv_policy *policy,
+       const rv_sandbox *sandbox)
 {
-    for (int kind = 0; kind < RV_POLICY_KINDS; kind++) {
-        install_call call = {&serving->policies[kind], (rv_policy_kind)kind};
-        rv_host_cause cause;
+    rv_policy_kind kind = policy->kind < RV_POLICY_KINDS ? policy->kind : RV_POLICY_VERDICT;
 
-        if (call.policy->source == NULL)
-            continue;
-        cause =
-            rv_sandbox_run(serving->sandbox, rv_host_fuel(host, call.kind), run_self_test, &call);
+    rv_failure_set(failure, cause, kind, policy->file, sandbox->line, sandbox->reason);
+}
+
+/* Runs job over every loaded policy; stops at the first that fails. */
+static bool
+run_each(const rv_host *host, rv_serving *serving, rv_sandbox *sandbox, rv_job job,
+         rv_host_failure *failure)
+{
+    for (uint32_t i = 0; i < serving->loaded_count; i++) {
+        rv_policy *policy = &serving->loaded[i];
+        rv_host_cause cause = rv_sandbox_run(sandbox, load_fuel(host, policy), job, policy);
+
         if (cause != RV_HOST_OK) {
-            rv_failure_set(failure, cause, call.kind, call.policy->file, serving->sandbox->line,
-                           serving->sandbox->reason);
+            report(failure, cause, policy, sandbox);
             return false;
         }
     }
@@ -302,21 +265,60 @@ self_tests(const rv_host *host, rv_serving *serving, rv_host_failure *failure)
 }
 
 static bool
-read_all(const rv_host *host, const char *directory, rv_serving *serving, rv_host_failure *failure)
+run_once(const rv_host *host, rv_serving *serving, rv_sandbox *sandbox, rv_job job,
+         rv_host_failure *failure)
 {
-    struct stat status;
-    char reason[128];
-    bool found = stat(directory, &status) == 0;
+    rv_host_cause cause = rv_sandbox_run(sandbox, host->fuel, job, serving);
 
-    if (!found || !S_ISDIR(status.st_mode)) {
-        snprintf(reason, sizeof reason, "cannot read the policy directory: %s",
-                 found ? "not a directory" : strerror(errno));
-        return refuse(failure, RV_HOST_IO, RV_POLICY_VERDICT, directory, reason);
-    }
+    return cause == RV_HOST_OK || refuse(failure, cause, RV_POLICY_VERDICT, NULL, sandbox->reason);
+}
+
+/* Fills a new state with every policy of serving. False: *failure says why. */
+static bool
+fill_state(const rv_host *host, rv_serving *serving, rv_sandbox *sandbox, rv_host_failure *failure)
+{
+    return run_each(host, serving, sandbox, install, failure) &&
+           run_once(host, serving, sandbox, push_kernels, failure) &&
+           run_once(host, serving, sandbox, rv_interpolation_prepare, failure);
+}
+
+void
+rv_serving_use(rv_serving *serving, rv_policy_kind kind, int which)
+{
+    serving->used[kind] = which;
+    if (which >= 0)
+        serving->policies[kind] = serving->loaded[which];
+    else
+        memset(&serving->policies[kind], 0, sizeof serving->policies[kind]);
+}
+
+int
+rv_serving_find(const rv_serving *serving, rv_policy_kind kind, const char *id)
+{
+    for (uint32_t i = 0; i < serving->loaded_count; i++)
+        if (serving->loaded[i].kind == kind && strcmp(serving->loaded[i].id, id) == 0)
+            return (int)i;
+    return -1;
+}
+
+static void
+use_defaults(rv_serving *serving)
+{
     for (int kind = 0; kind < RV_POLICY_KINDS; kind++)
-        if (!read_policy(host, directory, (rv_policy_kind)kind, &serving->policies[kind], failure))
-            return false;
-    return true;
+        rv_serving_use(serving, (rv_policy_kind)kind,
+                       rv_serving_find(serving, (rv_policy_kind)kind,
+                                       rv_policy_kind_name((rv_policy_kind)kind)));
+}
+
+static rv_sandbox *
+open_sandbox(const rv_host *host, rv_host_failure *failure)
+{
+    rv_sandbox *sandbox = rv_sandbox_create(&host->allocator, host->memory);
+
+    if (sandbox == NULL)
+        refuse(failure, RV_HOST_MEMORY, RV_POLICY_VERDICT, NULL,
+               "no memory for a Lua state (ruvector.policy_memory)");
+    return sandbox;
 }
 
 rv_serving *
@@ -329,41 +331,40 @@ rv_serving_load(const rv_host *host, const char *directory, rv_host_failure *fai
         return NULL;
     }
     memset(serving, 0, sizeof *serving);
-    if (read_all(host, directory, serving, failure)) {
-        serving->sandbox = open_state(host, serving, failure);
-        if (serving->sandbox != NULL && self_tests(host, serving, failure))
+    if (rv_files_read(host, directory, serving, failure)) {
+        serving->sandbox = open_sandbox(host, failure);
+        if (serving->sandbox != NULL && fill_state(host, serving, serving->sandbox, failure) &&
+            run_each(host, serving, serving->sandbox, run_self_test, failure)) {
+            use_defaults(serving);
             return serving;
+        }
     }
     rv_serving_destroy(host, serving);
     return NULL;
 }
 
+/* The references of a policy belong to its state, so a failure leaves nothing that could serve:
+ * the caller then destroys serving. */
 bool
 rv_serving_rebuild(const rv_host *host, rv_serving *serving)
 {
     rv_host_failure ignored;
-    rv_sandbox *sandbox = open_state(host, serving, &ignored);
 
-    if (sandbox == NULL)
-        return false;
     rv_sandbox_destroy(serving->sandbox);
-    serving->sandbox = sandbox;
+    serving->sandbox = open_sandbox(host, &ignored);
+    if (serving->sandbox == NULL || !fill_state(host, serving, serving->sandbox, &ignored))
+        return false;
+    for (int kind = 0; kind < RV_POLICY_KINDS; kind++)
+        rv_serving_use(serving, (rv_policy_kind)kind, serving->used[kind]);
     return true;
 }
 
 void
 rv_serving_destroy(const rv_host *host, rv_serving *serving)
 {
-    const rv_allocator *allocator = &host->allocator;
-
     if (serving == NULL)
         return;
     rv_sandbox_destroy(serving->sandbox);
-    for (int kind = 0; kind < RV_POLICY_KINDS; kind++) {
-        if (serving->policies[kind].source != NULL)
-            allocator->free(allocator->ctx, serving->policies[kind].source);
-        if (serving->policies[kind].file != NULL)
-            allocator->free(allocator->ctx, serving->policies[kind].file);
-    }
-    allocator->free(allocator->ctx, serving);
+    rv_files_free(host, serving);
+    host->allocator.free(host->allocator.ctx, serving);
 }

@@ -57,8 +57,8 @@ rv_shape(lua_State *L, const rv_origin *origin, const char *format, ...)
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     rv_sandbox_raise(L, RV_HOST_SHAPE, origin->policy->lines[origin->which], "%s.%s returned %s",
-                     rv_policy_kind_name(origin->kind),
-                     rv_policy_function_name(origin->kind, origin->which), text);
+                     origin->policy->id, rv_policy_function_name(origin->kind, origin->which),
+                     text);
 }
 
 /* The value at index as it should appear in a message. */

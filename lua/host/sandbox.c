@@ -106,6 +106,7 @@ capped_allocate(void *data, void *block, size_t old_size, size_t new_size)
         give_block(sandbox, block);
     }
     sandbox->used = sandbox->used - old_size + new_size;
+    sandbox->allocated += new_size;
     return moved;
 }
 
@@ -123,7 +124,7 @@ spend_fuel(lua_State *L, lua_Debug *activation)
     rv_sandbox *sandbox = rv_sandbox_of(L);
 
     (void)activation;
-    sandbox->fuel -= RV_FUEL_TICK;
+    sandbox->fuel -= sandbox->tick;
     if (sandbox->fuel <= 0)
         rv_sandbox_raise(L, RV_HOST_FUEL, 0,
                          "the instruction budget of %llu ran out (ruvector.policy_fuel)",
@@ -262,6 +263,7 @@ rv_sandbox_run(rv_sandbox *sandbox, uint64_t fuel, rv_job job, void *data)
     sandbox->fuel_given = fuel;
     sandbox->started_ns = rv_clock_ns();
     sandbox->deadline_ns = sandbox->started_ns + seconds * 1000000000;
+    sandbox->allocated = 0;
     sandbox->raised = RV_HOST_OK;
     sandbox->line = 0;
     sandbox->reason[0] = '\0';
@@ -269,7 +271,7 @@ rv_sandbox_run(rv_sandbox *sandbox, uint64_t fuel, rv_job job, void *data)
         snprintf(sandbox->reason, sizeof sandbox->reason, "the Lua state broke in an earlier call");
         return RV_HOST_ERROR;
     }
-    lua_sethook(sandbox->L, spend_fuel, LUA_MASKCOUNT, RV_FUEL_TICK);
+    lua_sethook(sandbox->L, spend_fuel, LUA_MASKCOUNT, sandbox->tick);
     cause = cause_of(sandbox, protected_call(sandbox));
     if (cause == RV_HOST_MEMORY) {
         if (sandbox->raised == RV_HOST_OK)
@@ -309,6 +311,7 @@ rv_sandbox_create(const rv_allocator *allocator, size_t cap)
     memset(sandbox, 0, sizeof *sandbox);
     sandbox->allocator = *allocator;
     sandbox->cap = cap;
+    sandbox->tick = RV_FUEL_TICK;
     sandbox->nursery = allocator->alloc(allocator->ctx, NURSERY_BYTES);
     if (sandbox->nursery != NULL) {
         sandbox->opening = true;

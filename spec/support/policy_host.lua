@@ -32,6 +32,9 @@ local function failure_table(failure)
    }
 end
 
+--- The version of what a policy of a kind gets and returns.
+function M.contract(kind) return C.rv_policy_contract(M.KINDS[kind]) end
+
 --- Wraps an rv_host pointer that the caller made.
 function M.wrap(c, allocator)
    return setmetatable({ c = c, allocator = allocator, failure = ffi.new("rv_host_failure[1]") }, Host)
@@ -61,18 +64,46 @@ function Host:load(directory)
    return cause_name(cause), failure_table(self.failure)
 end
 
-function Host:info(kind)
-   local info = ffi.new("rv_policy_info[1]")
-   C.rv_host_info(self.c, M.KINDS[kind], info)
-   local i, by_cause = info[0], {}
+local function info_table(i)
+   local by_cause = {}
    for cause = 0, 8 do
       by_cause[cause_name(cause)] = tonumber(i.failures_by_cause[cause])
    end
    return {
+      kind = ffi.string(C.rv_policy_kind_name(i.kind)), id = ffi.string(i.id),
       name = ffi.string(i.name), version = ffi.string(i.version), describe = ffi.string(i.describe),
       file = ffi.string(i.file), calls = tonumber(i.calls), failures = tonumber(i.failures),
+      source = i.source ~= nil and ffi.string(i.source, i.source_size) or nil,
       by_cause = by_cause, mean_us = i.mean_us, worst_us = i.worst_us,
    }
+end
+
+function Host:info(kind)
+   local info = ffi.new("rv_policy_info[1]")
+   C.rv_host_info(self.c, M.KINDS[kind], info)
+   return info_table(info[0])
+end
+
+--- Every policy that was loaded, by its id and in order.
+function Host:policies()
+   local list, info = {}, ffi.new("rv_policy_info[1]")
+   for i = 0, C.rv_host_policy_count(self.c) - 1 do
+      C.rv_host_policy(self.c, i, info)
+      local policy = info_table(info[0])
+      list[i + 1], list[policy.id] = policy, policy
+   end
+   return list
+end
+
+--- Lets a policy serve a kind; nil for the default one. The cause's name.
+function Host:use(kind, id) return cause_name(C.rv_host_use(self.c, M.KINDS[kind], id)) end
+
+--- What the last call cost, in instructions and bytes; counting makes them exact.
+function Host:counting(on) C.rv_host_set_counting(self.c, on) end
+
+function Host:cost()
+   local cost = C.rv_host_last_cost(self.c)
+   return tonumber(cost.instructions), tonumber(cost.bytes)
 end
 
 --- Collects logged failures into the returned list.
