@@ -24,6 +24,8 @@ ALTER TABLE ruvector_trajectory_log
     ADD COLUMN judged_at timestamptz;
 
 -- Queries may be confidential: who owns a table sees the searches of its indexes, nobody else.
+-- Operators are named with their schema, and operands have its own types, so that nothing that lies
+-- in the extension's schema already can take their place.
 CREATE VIEW ruvector_trajectories WITH (security_barrier) AS
     SELECT t.query_id, t.table_id, t.index_oid::pg_catalog.regclass AS index, t.searched_at,
            t.user_id::pg_catalog.regrole AS user_name, t.mode, t.k, t.ef_search, t.slack,
@@ -32,7 +34,7 @@ CREATE VIEW ruvector_trajectories WITH (security_barrier) AS
            t.success, t.confidence, t.score_latency, t.score_recall, t.score_diversity,
            t.score_feedback, t.recommendations, t.judged_at
     FROM ruvector_trajectory_log t
-    JOIN pg_catalog.pg_class c ON c.oid = t.table_id
+    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.table_id::pg_catalog.oid
     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
 GRANT SELECT ON ruvector_trajectories TO PUBLIC;
 

@@ -72,6 +72,11 @@
  * same in 13 to 17. */
 #define RUV_LWLOCK_EXCLUSIVE ((uint32)1 << 24)
 
+#if PG_VERSION_NUM < 140000
+#define ROLE_PG_READ_ALL_STATS DEFAULT_ROLE_READ_ALL_STATS
+#define ROLE_PG_READ_ALL_SETTINGS DEFAULT_ROLE_READ_ALL_SETTINGS
+#endif
+
 /* Ownership checks of the present user. */
 #if PG_VERSION_NUM >= 160000
 #define ruv_owns_database(oid) object_ownercheck(DatabaseRelationId, oid, GetUserId())

@@ -117,7 +117,8 @@ define_policy_settings(void)
 {
     DefineCustomStringVariable("ruvector.policy_directory",
                                "Directory of the policy files; empty means the installed ones.",
-                               NULL, &ruv_policy_directory, "", PGC_SUSET, 0, NULL, NULL, NULL);
+                               NULL, &ruv_policy_directory, "", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL,
+                               NULL, NULL);
     DefineCustomIntVariable("ruvector.policy_fuel", "Instructions that one policy call may use.",
                             "Distillation may use 100 times as many.", &ruv_policy_fuel, 1000000,
                             1000, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);

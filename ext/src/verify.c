@@ -3,6 +3,8 @@
  */
 #include "ruvector.h"
 
+#include "as_owner.h"
+
 #include "access/genam.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -25,6 +27,7 @@ ruv_index_verify(PG_FUNCTION_ARGS)
     Relation table = OidIsValid(table_oid) ? table_open(table_oid, AccessShareLock) : NULL;
     Relation index = relation_open(oid, AccessShareLock);
     ReturnSetInfo *out = (ReturnSetInfo *)fcinfo->resultinfo;
+    RuvFormerUser former;
 
     if (!ruv_is_index(index))
         ereport(ERROR,
@@ -37,10 +40,12 @@ ruv_index_verify(PG_FUNCTION_ARGS)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                         errmsg("cannot verify temporary indexes of other sessions")));
     InitMaterializedSRF(fcinfo, 0);
+    ruv_become_owner(table, &former);
     if (ruivf_is_index(index))
         ruivf_verify(index, all_rows ? table : NULL, out);
     else
         ruhnsw_verify(index, table, all_rows, out);
+    ruv_resume_user(&former);
     relation_close(index, AccessShareLock);
     table_close(table, AccessShareLock);
     return (Datum)0;

@@ -72,7 +72,7 @@ push_trajectory(const RuvSearchReport *report, rv_ring *ring)
     head.index_epoch = report->index->epoch;
     head.database_oid = MyDatabaseId;
     head.index_oid = report->index->index_oid;
-    head.user_oid = GetUserId();
+    head.user_oid = last_search.user_oid;
     head.dim = (uint32_t)report->index->dim;
     head.k = report->k;
     head.mode = report->choice->mode;
@@ -95,6 +95,7 @@ ruv_capture(const RuvSearchReport *report)
     RuvIndexCache *cache;
 
     next_query_id(last_search.query_id);
+    last_search.user_oid = GetUserId();
     last_search.index_oid = report->index->index_oid;
     last_search.choice = *report->choice;
     last_search.stats = report->stats;

@@ -17,6 +17,8 @@
  */
 #include "learning/worker.h"
 
+#include "as_owner.h"
+
 #include "access/genam.h"
 #include "access/relation.h"
 #include "access/table.h"
@@ -217,12 +219,15 @@ open_relations(const RuvIndexState *state, Relation *table, Relation *index)
     return *index != NULL && ruv_is_index(*index) && (*index)->rd_index->indisvalid;
 }
 
+/* What is due, as the table's owner: no function of theirs may have the worker's rights. */
 static void
 work(RuvIndexState *state, bool force, Relation table, Relation index)
 {
     TimestampTz now = GetCurrentTimestamp();
     RuvIndexIdentity identity;
+    RuvFormerUser former;
 
+    ruv_become_owner(table, &former);
     ruv_index_identity(index, &identity);
     if (identity.epoch != state->identity.epoch)
         ruv_state_start_over(state, &identity);
@@ -240,6 +245,7 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
         ruv_consolidate(state);
         state->consolidated = now;
     }
+    ruv_resume_user(&former);
 }
 
 static void

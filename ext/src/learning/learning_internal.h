@@ -11,7 +11,7 @@
  *   launcher.c   starts a worker per learning database; hooks.c keeps it away from DROP DATABASE
  *   worker.c     the loop; learn.c one round for one index; trace.c truth and deep traces;
  *                distil.c patterns; store.c and store_rows.c the tables
- *   sql_*.c      the SQL functions
+ *   sql_*.c      the SQL functions; rights.c who may call them
  */
 #ifndef RUVECTOR_LEARNING_INTERNAL_H
 #define RUVECTOR_LEARNING_INTERNAL_H
@@ -225,6 +225,7 @@ extern RuvPolicyFigures ruv_policy_figures(rv_policy_kind kind);
 /* The last search of this backend, for ruvector_last_search(). */
 typedef struct RuvLastSearch {
     bool valid;
+    Oid user_oid; /* whose search it was: nobody else is told */
     uint64 query_id[2];
     Oid index_oid;
     RuvChoice choice;
@@ -235,6 +236,15 @@ typedef struct RuvLastSearch {
 } RuvLastSearch;
 
 extern const RuvLastSearch *ruv_last_search(void);
+
+/* ---- rights.c ------------------------------------------------------------------------------ */
+
+/* Whether the user may see statistics of every table: a member of pg_read_all_stats. */
+extern bool ruv_reads_all_statistics(void);
+/* Raises an error unless the user may SELECT from the table. */
+extern void ruv_require_reader(Oid table_oid);
+/* The same, or reads all statistics. */
+extern void ruv_require_statistics_reader(Oid table_oid);
 
 /* ---- sql_search.c -------------------------------------------------------------------------- */
 

@@ -7,9 +7,11 @@
  */
 #include "learning/worker.h"
 
+#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/tuplestore.h"
 
@@ -77,6 +79,17 @@ ruv_reload_policies(PG_FUNCTION_ARGS)
     PG_RETURN_INT64(ruv_policy_generation());
 }
 
+/* Where files lie on the server is shown to those who see all settings; others see the name. */
+static const char *
+shown_file(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    if (has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_SETTINGS) || slash == NULL)
+        return path;
+    return slash + 1;
+}
+
 #define POLICIES_COLUMNS 11
 
 static void
@@ -94,7 +107,7 @@ put_policy(Tuplestorestate *rows, TupleDesc descriptor, rv_policy_kind kind)
     values[i++] = CStringGetTextDatum(info.name);
     values[i++] = CStringGetTextDatum(rv_policy_kind_name(kind));
     values[i++] = CStringGetTextDatum(info.version);
-    values[i] = CStringGetTextDatum(info.file);
+    values[i] = CStringGetTextDatum(shown_file(info.file));
     nulls[i++] = built_in;
     values[i++] = CStringGetTextDatum(built_in ? "built-in" : "loaded");
     values[i++] = Int64GetDatum(ruv_policy_generation());

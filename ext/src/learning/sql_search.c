@@ -6,14 +6,12 @@
 
 #include "access/htup_details.h"
 #include "access/relation.h"
-#include "catalog/index.h"
 #include "catalog/pg_class.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "index_api.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/tuplestore.h"
 #include "utils/uuid.h"
@@ -77,10 +75,20 @@ last_query_uuid(const RuvLastSearch *last)
     return UUIDPGetDatum(uuid);
 }
 
+/* The last search of this session if the present user may know of it: after SET ROLE, or outside of
+ * the SECURITY DEFINER function that made it, it is another's. NULL: none. */
+static const RuvLastSearch *
+own_last_search(void)
+{
+    const RuvLastSearch *last = ruv_last_search();
+
+    return last != NULL && has_privs_of_role(GetUserId(), last->user_oid) ? last : NULL;
+}
+
 Datum
 ruv_last_query_id(PG_FUNCTION_ARGS)
 {
-    const RuvLastSearch *last = ruv_last_search();
+    const RuvLastSearch *last = own_last_search();
 
     if (last == NULL)
         PG_RETURN_NULL();
@@ -100,7 +108,7 @@ known(double value, bool *null)
 Datum
 ruv_last_search_row(PG_FUNCTION_ARGS)
 {
-    const RuvLastSearch *last = ruv_last_search();
+    const RuvLastSearch *last = own_last_search();
     Datum values[LAST_SEARCH_COLUMNS];
     bool nulls[LAST_SEARCH_COLUMNS] = {false};
     TupleDesc descriptor;
@@ -140,19 +148,6 @@ ruv_last_search_row(PG_FUNCTION_ARGS)
 /* ---- what the next search would do --------------------------------------------------------- */
 
 static void
-check_may_select(Oid index_oid)
-{
-    Oid table_oid = IndexGetRelation(index_oid, true);
-    AclResult allowed;
-
-    if (!OidIsValid(table_oid))
-        return;
-    allowed = pg_class_aclcheck(table_oid, GetUserId(), ACL_SELECT);
-    if (allowed != ACLCHECK_OK)
-        aclcheck_error(allowed, OBJECT_TABLE, get_rel_name(table_oid));
-}
-
-static void
 plan_search(Oid index_oid, Datum query, RuvChoice *choice)
 {
     Relation index = relation_open(index_oid, AccessShareLock);
@@ -163,7 +158,7 @@ plan_search(Oid index_oid, Datum query, RuvChoice *choice)
         ereport(ERROR,
                 (errcode(ERRCODE_WRONG_OBJECT_TYPE),
                  errmsg("\"%s\" is not an index of ruvector", RelationGetRelationName(index))));
-    check_may_select(index_oid);
+    ruv_require_reader(index->rd_index->indrelid);
     ruv_index_identity(index, &identity);
     prepared = ruv_index_prepare(&identity, query);
     if (prepared == NULL)

@@ -2,7 +2,11 @@
  * sql_stats.c - ruvector_learning_stats(): one row per index of ruvector of a table.
  *
  * Figures of what was learned come from the tables; what is under way comes from shared memory.
- * Queries and results of others do not show in it, so SELECT on the table is enough to ask.
+ * Columns are filled by name: a new one is a parameter of the function in the SQL script, and
+ * either a column of STATS_QUERY with that name or a line in set_live_columns().
+ *
+ * Queries and results of others do not show in it, so SELECT on the table is enough to ask. An
+ * error's text may quote a row, so it is for those who could read every row anyway.
  */
 #include "learning/worker.h"
 
@@ -12,51 +16,17 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(ruv_learning_stats);
 
-/* Columns of the result, in order. */
-typedef enum StatsColumn {
-    STATS_INDEX,
-    STATS_STATE,
-    STATS_TRAJECTORIES,
-    STATS_PENDING,
-    STATS_JUDGED,
-    STATS_SAMPLES,
-    STATS_SUCCESS_RATE,
-    STATS_MEAN_RECALL,
-    STATS_RECALL_LOW,
-    STATS_RECALL_HIGH,
-    STATS_MEAN_DISTANCES,
-    STATS_MEAN_LATENCY,
-    STATS_PATTERNS,
-    STATS_CONFIDENCE,
-    STATS_TARGET_RECALL,
-    STATS_SLACK,
-    STATS_OPTIMAL_EF,
-    STATS_EXPECTED_RECALL,
-    STATS_LAST_LEARNED,
-    STATS_LEARNING_SECONDS,
-    STATS_BANK_BYTES,
-    STATS_RING_WRITTEN,
-    STATS_RING_DROPPED,
-    STATS_RING_LOST,
-    STATS_RING_TORN,
-    STATS_SHARED_BYTES,
-    STATS_WORKER_PID,
-    STATS_WORKER_STATE,
-    STATS_FAILURES,
-    STATS_LAST_ERROR,
-    STATS_COLUMNS
-} StatsColumn;
-
+/* One row of the result. */
 typedef struct StatsRow {
-    Datum values[STATS_COLUMNS];
-    bool nulls[STATS_COLUMNS];
+    TupleDesc descriptor;
+    Datum *values;
+    bool *nulls;
 } StatsRow;
 
 /* What shared memory says of one index and its database. */
@@ -132,18 +102,67 @@ read_live_figures(Oid index_oid, LiveFigures *live)
 
 /* ---- rows ---------------------------------------------------------------------------------- */
 
-static void
-set_value(StatsRow *row, StatsColumn column, Datum value)
+static StatsRow
+start_row(TupleDesc descriptor)
 {
-    row->values[column] = value;
-    row->nulls[column] = false;
+    StatsRow row = {.descriptor = descriptor};
+
+    row.values = palloc0(sizeof(Datum) * descriptor->natts);
+    row.nulls = palloc(sizeof(bool) * descriptor->natts);
+    memset(row.nulls, true, sizeof(bool) * descriptor->natts);
+    return row;
 }
 
-/* Copies a column of the present SPI row; pass-by-reference types do not occur. */
-static void
-copy_value(StatsRow *row, StatsColumn column, uint64 source_row, int source)
+/* The place of a column of the result; -1: there is none. */
+static int
+column_place(const StatsRow *row, const char *name)
 {
-    row->values[column] = ruv_store_value(source_row, source, &row->nulls[column]);
+    for (int i = 0; i < row->descriptor->natts; i++)
+        if (namestrcmp(&TupleDescAttr(row->descriptor, i)->attname, name) == 0)
+            return i;
+    return -1;
+}
+
+static void
+set_value(StatsRow *row, const char *name, Datum value)
+{
+    int place = column_place(row, name);
+
+    if (place < 0)
+        elog(ERROR, "ruvector_learning_stats() has no column %s", name);
+    row->values[place] = value;
+    row->nulls[place] = false;
+}
+
+static void
+set_int(StatsRow *row, const char *name, uint64 value)
+{
+    set_value(row, name, Int64GetDatum((int64)value));
+}
+
+/* Copies every column of a row of the tables that the result has under the same name and type. */
+static void
+copy_columns(StatsRow *row, uint64 source)
+{
+    TupleDesc from = SPI_tuptable->tupdesc;
+
+    for (int i = 0; i < from->natts; i++) {
+        int place = column_place(row, NameStr(TupleDescAttr(from, i)->attname));
+
+        if (place < 0)
+            continue;
+        if (TupleDescAttr(from, i)->atttypid != TupleDescAttr(row->descriptor, place)->atttypid)
+            elog(ERROR, "column %s of ruvector_learning_stats() has another type",
+                 NameStr(TupleDescAttr(from, i)->attname));
+        row->values[place] = ruv_store_value(source, i + 1, &row->nulls[place]);
+    }
+}
+
+/* A column of a row of the tables, by name. */
+static Datum
+source_value(uint64 source, const char *name, bool *null)
+{
+    return ruv_store_value(source, SPI_fnumber(SPI_tuptable->tupdesc, name), null);
 }
 
 static const char *
@@ -174,50 +193,52 @@ current_epoch(Oid index_oid)
 }
 
 static void
-set_recall_interval(StatsRow *row, uint64 source_row, int recall_column, int count_column)
+set_recall_interval(StatsRow *row, uint64 source)
 {
     bool null;
-    double recall = DatumGetFloat8(ruv_store_value(source_row, recall_column, &null));
-    double count = (double)DatumGetInt64(ruv_store_value(source_row, count_column, NULL));
+    double recall = DatumGetFloat8(source_value(source, "mean_recall", &null));
+    double count = (double)DatumGetInt64(source_value(source, "recalls", NULL));
     rv_interval interval;
 
     if (null)
         return;
     /* A search is one trial: the neighbours of one search stand or fall together. */
     interval = rv_wilson_interval(recall * count, count, 0.95);
-    set_value(row, STATS_RECALL_LOW, Float8GetDatum(interval.low));
-    set_value(row, STATS_RECALL_HIGH, Float8GetDatum(interval.high));
+    set_value(row, "recall_low", Float8GetDatum(interval.low));
+    set_value(row, "recall_high", Float8GetDatum(interval.high));
 }
 
 static void
-set_live_columns(StatsRow *row, const LiveFigures *live)
+set_live_columns(StatsRow *row, const LiveFigures *live, bool shows_errors)
 {
-    set_value(row, STATS_PENDING, Int64GetDatum((int64)(live->backlog + live->waiting)));
-    set_value(row, STATS_BANK_BYTES, Int64GetDatum((int64)live->bank_bytes));
-    set_value(row, STATS_RING_WRITTEN, Int64GetDatum((int64)live->ring.written));
-    set_value(row, STATS_RING_DROPPED, Int64GetDatum((int64)live->ring.dropped));
-    set_value(row, STATS_RING_LOST, Int64GetDatum((int64)live->ring.lost));
-    set_value(row, STATS_RING_TORN, Int64GetDatum((int64)live->ring.torn));
-    set_value(row, STATS_SHARED_BYTES, Int64GetDatum((int64)ruv_shared_bytes()));
-    set_value(row, STATS_FAILURES, Int64GetDatum((int64)live->failures));
-    set_value(row, STATS_WORKER_STATE, CStringGetTextDatum(worker_state_name(live->worker_state)));
+    set_int(row, "pending", live->backlog + live->waiting);
+    set_int(row, "bank_bytes", live->bank_bytes);
+    set_int(row, "ring_written", live->ring.written);
+    set_int(row, "ring_dropped", live->ring.dropped);
+    set_int(row, "ring_lost", live->ring.lost);
+    set_int(row, "ring_torn", live->ring.torn);
+    set_int(row, "shared_memory_bytes", ruv_shared_bytes());
+    set_int(row, "failures", live->failures);
+    set_value(row, "worker_state", CStringGetTextDatum(worker_state_name(live->worker_state)));
     if (live->worker_pid != 0)
-        set_value(row, STATS_WORKER_PID, Int32GetDatum(live->worker_pid));
-    if (live->last_error[0] != '\0')
-        set_value(row, STATS_LAST_ERROR, CStringGetTextDatum(live->last_error));
+        set_value(row, "worker_pid", Int32GetDatum(live->worker_pid));
+    if (live->last_error[0] != '\0' && shows_errors)
+        set_value(row, "last_error", CStringGetTextDatum(live->last_error));
     /* Younger than the row of the table while the worker runs. */
     if (live->registered && live->worker_pid != 0) {
-        set_value(row, STATS_TRAJECTORIES, Int64GetDatum((int64)live->trajectories));
-        set_value(row, STATS_LEARNING_SECONDS, Float8GetDatum(live->learning_seconds));
+        set_int(row, "trajectories", live->trajectories);
+        set_value(row, "learning_seconds", Float8GetDatum(live->learning_seconds));
     }
 }
 
+/* Columns go to the result's column of the same name; others serve fill_row only. */
 #define STATS_QUERY                                                                                \
-    "SELECT i.indexrelid, l.table_id IS NOT NULL, coalesce(s.trajectories, 0), "                   \
-    "coalesce(s.judged, 0), t.samples, t.success_rate, t.mean_recall, t.recalls, "                 \
-    "t.mean_distances, t.mean_latency, p.patterns, p.confidence, p.target_recall, p.slack, "       \
+    "SELECT i.indexrelid::regclass AS index, l.table_id IS NOT NULL AS enabled, "                  \
+    "coalesce(s.trajectories, 0) AS trajectories, coalesce(s.judged, 0) AS judged, t.samples, "    \
+    "t.success_rate, t.mean_recall, t.recalls, "                                                   \
+    "t.mean_distances, t.mean_latency_us, p.patterns, p.confidence, p.target_recall, p.slack, "    \
     "p.optimal_ef_search, p.expected_recall, p.index_epoch, s.last_learned, "                      \
-    "coalesce(s.learning_seconds, 0) "                                                             \
+    "coalesce(s.learning_seconds, 0) AS learning_seconds "                                         \
     "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "                                     \
     "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS " "                       \
     "LEFT JOIN @.ruvector_learning l ON l.table_id::oid = i.indrelid "                             \
@@ -225,7 +246,7 @@ set_live_columns(StatsRow *row, const LiveFigures *live)
     "LEFT JOIN LATERAL (SELECT count(*) AS samples, "                                              \
     "avg(r.success::int)::float8 AS success_rate, avg(r.recall)::float8 AS mean_recall, "          \
     "count(r.recall) AS recalls, avg(r.distances)::float8 AS mean_distances, "                     \
-    "avg(r.latency_us)::float8 AS mean_latency FROM @.ruvector_trajectory_log r "                    \
+    "avg(r.latency_us)::float8 AS mean_latency_us FROM @.ruvector_trajectory_log r "               \
     "WHERE r.index_oid = i.indexrelid) t ON true "                                                 \
     "LEFT JOIN LATERAL (SELECT count(*) AS patterns, "                                             \
     "max(q.confidence::float8) FILTER (WHERE q.scope = 'index') AS confidence, "                   \
@@ -238,37 +259,21 @@ set_live_columns(StatsRow *row, const LiveFigures *live)
     "WHERE i.indrelid = $1 AND i.indisvalid ORDER BY i.indexrelid"
 
 static void
-fill_row(StatsRow *row, uint64 source)
+fill_row(StatsRow *row, uint64 source, bool shows_errors)
 {
-    Oid index_oid = DatumGetObjectId(ruv_store_value(source, 1, NULL));
-    bool enabled = DatumGetBool(ruv_store_value(source, 2, NULL));
+    Oid index_oid = DatumGetObjectId(source_value(source, "index", NULL));
+    bool enabled = DatumGetBool(source_value(source, "enabled", NULL));
     bool no_epoch;
-    uint64 epoch = (uint64)DatumGetInt64(ruv_store_value(source, 17, &no_epoch));
+    uint64 epoch = (uint64)DatumGetInt64(source_value(source, "index_epoch", &no_epoch));
+    bool rebuilt = !no_epoch && epoch != current_epoch(index_oid);
     LiveFigures live;
 
-    memset(row->nulls, true, sizeof(row->nulls));
     read_live_figures(index_oid, &live);
-    set_value(row, STATS_INDEX, ObjectIdGetDatum(index_oid));
-    set_value(row, STATS_STATE,
-              CStringGetTextDatum(learning_state(enabled, &live, !no_epoch,
-                                                 !no_epoch && epoch != current_epoch(index_oid))));
-    copy_value(row, STATS_TRAJECTORIES, source, 3);
-    copy_value(row, STATS_JUDGED, source, 4);
-    copy_value(row, STATS_SAMPLES, source, 5);
-    copy_value(row, STATS_SUCCESS_RATE, source, 6);
-    copy_value(row, STATS_MEAN_RECALL, source, 7);
-    set_recall_interval(row, source, 7, 8);
-    copy_value(row, STATS_MEAN_DISTANCES, source, 9);
-    copy_value(row, STATS_MEAN_LATENCY, source, 10);
-    copy_value(row, STATS_PATTERNS, source, 11);
-    copy_value(row, STATS_CONFIDENCE, source, 12);
-    copy_value(row, STATS_TARGET_RECALL, source, 13);
-    copy_value(row, STATS_SLACK, source, 14);
-    copy_value(row, STATS_OPTIMAL_EF, source, 15);
-    copy_value(row, STATS_EXPECTED_RECALL, source, 16);
-    copy_value(row, STATS_LAST_LEARNED, source, 18);
-    copy_value(row, STATS_LEARNING_SECONDS, source, 19);
-    set_live_columns(row, &live);
+    copy_columns(row, source);
+    set_value(row, "state",
+              CStringGetTextDatum(learning_state(enabled, &live, !no_epoch, rebuilt)));
+    set_recall_interval(row, source);
+    set_live_columns(row, &live, shows_errors);
 }
 
 Datum
@@ -279,24 +284,22 @@ ruv_learning_stats(PG_FUNCTION_ARGS)
     Datum values[1] = {ObjectIdGetDatum(table_oid)};
     TupleDesc descriptor;
     Tuplestorestate *rows = ruv_begin_rows(fcinfo, &descriptor);
-    AclResult allowed;
+    bool shows_errors;
     RuvStore store;
     uint64 count;
 
-    Assert(descriptor->natts == STATS_COLUMNS);
     ruv_require_preload();
-    allowed = pg_class_aclcheck(table_oid, GetUserId(), ACL_SELECT);
-    if (allowed != ACLCHECK_OK)
-        aclcheck_error(allowed, OBJECT_TABLE, get_rel_name(table_oid));
+    ruv_require_statistics_reader(table_oid);
+    shows_errors = ruv_owns_relation(table_oid) || ruv_reads_all_statistics();
     if (!ruv_store_open(&store))
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                         errmsg("the extension in this database is older than its library"),
                         errhint("Run ALTER EXTENSION ruvector UPDATE.")));
     count = ruv_store_run(&store, STATS_QUERY, 1, types, values, NULL);
     for (uint64 i = 0; i < count; i++) {
-        StatsRow row;
+        StatsRow row = start_row(descriptor);
 
-        fill_row(&row, i);
+        fill_row(&row, i, shows_errors);
         tuplestore_putvalues(rows, descriptor, row.values, row.nulls);
     }
     ruv_store_close(&store);

@@ -160,7 +160,7 @@ recommendation_array(const rv_judgement *verdict)
 /* Columns of ruvector_trajectory_log in the order of the parameters below. */
 #define SAMPLE_COLUMNS 36
 #define SAMPLE_INSERT                                                                              \
-    "INSERT INTO @.ruvector_trajectory_log (query_id, table_id, index_oid, index_name, "             \
+    "INSERT INTO @.ruvector_trajectory_log (query_id, table_id, index_oid, index_name, "           \
     "index_epoch, searched_at, user_id, mode, k, ef_search, slack, target_recall, "                \
     "expected_recall, distances, hops, pages, latency_us, score, query, query_hash, recall, "      \
     "recall_exact, needed_distances, diversity, success, confidence, score_latency, "              \

@@ -4,8 +4,8 @@
  * The truth comes from one pass over the table for the whole batch: each row is fetched, detoasted
  * and compared with every query while it is in the cache. So the price of a row is shared, and a
  * larger batch is cheaper per search. Expression indexes and partial indexes are honoured: the rows
- * and values are those that the index would hold. Expressions run as the table's owner inside a
- * security-restricted operation, as in CREATE INDEX.
+ * and values are those that the index would hold. Their functions are the owner's, so the caller
+ * runs all of this as the table's owner (as_owner.h).
  *
  * On a table so large that even a small batch would take longer than RUV_PASS_SECONDS the truth is
  * estimated by a search of RUV_REFERENCE_EF instead, and the samples say so (exact = false).
@@ -31,7 +31,6 @@
 #include "nodes/execnodes.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -174,23 +173,6 @@ feed_table(RowFeed *feed, Relation table, Relation index)
     return complete;
 }
 
-static bool
-feed_table_as_owner(RowFeed *feed, Relation table, Relation index)
-{
-    Oid former_user;
-    int former_security;
-    int settings_level = NewGUCNestLevel();
-    bool complete;
-
-    GetUserIdAndSecContext(&former_user, &former_security);
-    SetUserIdAndSecContext(table->rd_rel->relowner,
-                           former_security | SECURITY_RESTRICTED_OPERATION);
-    complete = feed_table(feed, table, index);
-    AtEOXact_GUC(false, settings_level);
-    SetUserIdAndSecContext(former_user, former_security);
-    return complete;
-}
-
 typedef struct Truth {
     float *distances; /* count x width, ascending in each row */
     uint32 *found;    /* per search */
@@ -229,7 +211,7 @@ truth_by_pass(Truth *truth, RuvIndexState *state, Relation table, Relation index
               &err, "finding true neighbours");
     feed.identity = &state->identity;
     feed.vectors = palloc(sizeof(float) * dim * RV_EXACT_BLOCK);
-    complete = feed_table_as_owner(&feed, table, index);
+    complete = feed_table(&feed, table, index);
     for (int i = 0; complete && i < count; i++) {
         uint32 found = rv_exact_result(feed.exact, (uint32_t)i, hits);
 
