@@ -81,6 +81,14 @@ $(BUILD)/lua/%.o: lua/%.c
 	@mkdir -p $(@D)
 	$(CC) $(HOST_CFLAGS) -c $< -o $@
 
+# The Lua part of what a policy may require is compiled into the host.
+$(BUILD)/lua/host/policy_library.h: lua/library/policy.lua lua/tools/embed.lua
+	@mkdir -p $(@D)
+	luajit lua/tools/embed.lua policy_library $< >$@.new && mv $@.new $@
+
+$(BUILD)/lua/host/library.o: $(BUILD)/lua/host/policy_library.h
+$(BUILD)/lua/host/library.o: HOST_CFLAGS += -I$(BUILD)/lua/host
+
 $(BUILD)/ext/%.o: ext/%.c
 	@mkdir -p $(@D)
 	$(CC) $(EXT_CFLAGS) -c $< -o $@
@@ -220,6 +228,10 @@ bench-index: install-as-needed ## ruhnsw against pgvector: speed at equal recall
 	  WINDOW='$(WINDOW)' QUERIES='$(QUERIES)' M='$(M)' EF_CONSTRUCTION='$(EF_CONSTRUCTION)' \
 	  EXTRA_WITH='$(EXTRA_WITH)' luajit examples/benchmarks/index_bench.lua
 
+docs: ## pages of the library for policy authors, in BUILD/docs
+	@$(MAKE) --no-print-directory -s deps PACKAGES=lua-ldoc
+	ldoc --fatalwarnings --quiet --project ruvector --title 'ruvector: the library of policies' --dir $(BUILD)/docs lua/library
+
 C_FILES = $(shell find engine lua/host ext/src spec -name '*.[ch]')
 CPPCHECK = cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 -j$(JOBS) \
            --enable=warning,performance,portability --suppress=missingIncludeSystem
@@ -239,6 +251,6 @@ format: ## rewrite the C files in the house style
 clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
-.PHONY: help deps build install install-as-needed demo test test-engine test-policies test-sql \
+.PHONY: help deps build install docs install-as-needed demo test test-engine test-policies test-sql \
         test-e2e soak fuzz-pages fuzz-type test-assert sanitize sanitized-libraries bench bench-index \
         lint format clean

@@ -9,7 +9,7 @@
  *
  * Left out, and why:
  *   pcall, xpcall, coroutine    could swallow or outlive the stop of the budget
- *   load, loadstring, require, dofile, loadfile, module   code from elsewhere
+ *   load, loadstring, dofile, loadfile, module            code from elsewhere
  *   io, os, package, ffi, jit, debug, print               the world outside
  *   getmetatable, setmetatable, rawget, rawset, rawequal, newproxy, getfenv, setfenv
  *                               ways around the views; finalizers
@@ -18,10 +18,10 @@
  *   string.find, match, gmatch, gsub, dump   patterns backtrack inside C, out of the budget's reach
  * Strings have no methods: ("x"):upper() would reach all of the string library.
  *
- * Four functions are the host's versions. format and tostring: Lua's show the addresses of tables
- * and functions. table.insert and table.sort: Lua's can stay in C, out of the budget's reach, for
- * as long as a policy likes (a position of -2^31; numbers in an order that makes quicksort
- * quadratic).
+ * Five functions are the host's versions. require: Lua's loads code; this one knows the modules of
+ * library.c and nothing else. format and tostring: Lua's show the addresses of tables and
+ * functions. table.insert and table.sort: Lua's can stay in C, out of the budget's reach, for as
+ * long as a policy likes (a position of -2^31; numbers in an order that makes quicksort quadratic).
  */
 #include <string.h>
 
@@ -241,6 +241,10 @@ rv_environment_push(lua_State *L)
     lua_newtable(L);
     copy_names(L, LUA_GLOBALSINDEX, base_names);
     wrap(L, LUA_GLOBALSINDEX, "tostring", safe_tostring);
+    if (rv_sandbox_of(L)->require != 0) {
+        lua_rawgeti(L, LUA_REGISTRYINDEX, rv_sandbox_of(L)->require);
+        lua_setfield(L, -2, "require");
+    }
     add_library(L, LUA_MATHLIBNAME, math_names, "math.");
     add_library(L, LUA_STRLIBNAME, string_names, "string.");
     add_library(L, LUA_TABLIBNAME, table_names, "table.");

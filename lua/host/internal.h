@@ -6,6 +6,7 @@
  *   environment.c  the allow-list of names that a policy sees
  *   files.c        the files of a directory and their text
  *   contract.c     versions of what each kind of policy gets and returns
+ *   library.c      the modules that a policy may require
  *   load.c         policy files into a fresh state, self-tests, rebuild
  *   gateway.c      rv_host itself: create, swap, call a policy, count and report failures
  *   marshal.c      numbers into tables, tables into checked numbers
@@ -66,6 +67,7 @@ typedef struct rv_sandbox {
 
     int trampoline; /* registry references */
     int handler;
+    int require; /* 0 before rv_library_open */
     jmp_buf panic;
     bool broken;            /* a panic happened: the state must not be used again */
     struct rv_batch *batch; /* the samples of the distillation that runs, else NULL */
@@ -81,6 +83,10 @@ void rv_sandbox_destroy(rv_sandbox *sandbox);
  * longjmp. After a memory failure a full collection has been done.
  */
 rv_host_cause rv_sandbox_run(rv_sandbox *sandbox, uint64_t fuel, rv_job job, void *data);
+
+/* Takes work that C does, in the worth of instructions, from the budget of the call that runs;
+ * raises RV_HOST_FUEL when that or the time is gone. */
+void rv_sandbox_charge(lua_State *L, uint64_t instructions);
 
 /* The sandbox that a Lua state belongs to. */
 rv_sandbox *rv_sandbox_of(lua_State *L);
@@ -101,6 +107,11 @@ void rv_environment_push(lua_State *L);
 
 /* Replaces the table on top by a read-only view of it; what names it in error messages. */
 void rv_readonly(lua_State *L, const char *what);
+
+/* ---- library.c ---------------------------------------------------------------------------- */
+
+/* Job: makes the modules of a state; the environments that follow offer them. data is not used. */
+void rv_library_open(lua_State *L, void *data);
 
 /* ---- files.c ------------------------------------------------------------------------------ */
 

@@ -277,7 +277,8 @@ run_once(const rv_host *host, rv_serving *serving, rv_sandbox *sandbox, rv_job j
 static bool
 fill_state(const rv_host *host, rv_serving *serving, rv_sandbox *sandbox, rv_host_failure *failure)
 {
-    return run_each(host, serving, sandbox, install, failure) &&
+    return run_once(host, serving, sandbox, rv_library_open, failure) &&
+           run_each(host, serving, sandbox, install, failure) &&
            run_once(host, serving, sandbox, push_kernels, failure) &&
            run_once(host, serving, sandbox, rv_interpolation_prepare, failure);
 }

@@ -117,14 +117,13 @@ panicked(lua_State *L)
     return 0;
 }
 
-/* The count hook. Once the budget is gone every further tick raises again. */
-static void
-spend_fuel(lua_State *L, lua_Debug *activation)
+/* Once the budget is gone every further charge raises again. */
+void
+rv_sandbox_charge(lua_State *L, uint64_t instructions)
 {
     rv_sandbox *sandbox = rv_sandbox_of(L);
 
-    (void)activation;
-    sandbox->fuel -= sandbox->tick;
+    sandbox->fuel -= (int64_t)instructions;
     if (sandbox->fuel <= 0)
         rv_sandbox_raise(L, RV_HOST_FUEL, 0,
                          "the instruction budget of %llu ran out (ruvector.policy_fuel)",
@@ -133,6 +132,14 @@ spend_fuel(lua_State *L, lua_Debug *activation)
         rv_sandbox_raise(L, RV_HOST_FUEL, 0,
                          "the call ran longer than the second allowed for each million "
                          "instructions of budget");
+}
+
+/* The count hook. */
+static void
+spend_fuel(lua_State *L, lua_Debug *activation)
+{
+    (void)activation;
+    rv_sandbox_charge(L, (uint64_t)rv_sandbox_of(L)->tick);
 }
 
 /* The line where the innermost function of the policy's file stands; 0 when there is none. */

@@ -8,7 +8,7 @@ local VALID = policy_host.VALID
 local NAMES = {
    visible = {
       "assert", "error", "ipairs", "next", "pairs", "select", "unpack", "tonumber", "tostring", "type",
-      "math", "string", "table",
+      "require", "math", "string", "table",
       "math.abs", "math.acos", "math.asin", "math.atan", "math.atan2", "math.ceil", "math.cos", "math.cosh",
       "math.deg", "math.exp", "math.floor", "math.fmod", "math.frexp", "math.huge", "math.ldexp", "math.log",
       "math.log10", "math.max", "math.min", "math.modf", "math.pi", "math.pow", "math.rad", "math.sin",
@@ -20,8 +20,8 @@ local NAMES = {
    hidden = {
       "_G", "_VERSION", "arg", "bit", "collectgarbage", "coroutine", "debug", "dofile", "ffi", "gcinfo",
       "getfenv", "getmetatable", "io", "jit", "load", "loadfile", "loadstring", "module", "newproxy", "os",
-      "package", "pcall", "print", "rawequal", "rawget", "rawlen", "rawset", "require", "setfenv",
-      "setmetatable", "xpcall",
+      "package", "pcall", "print", "rawequal", "rawget", "rawlen", "rawset", "setfenv", "setmetatable",
+      "xpcall",
       "math.random", "math.randomseed", "math.mod",
       "string.dump", "string.find", "string.gfind", "string.gmatch", "string.gsub", "string.match",
       "table.foreach", "table.foreachi", "table.getn", "table.setn", "table.new", "table.clear", "table.move",
