@@ -267,6 +267,72 @@ describe("the trajectory ring", function()
       end)
    end)
 
+   describe("looked back into", function()
+      local words = ffi.new("uint64_t[3]")
+
+      --- The newest record that begins with these bytes (whole words), or nil and the status.
+      local function find(r, prefix, capacity)
+         ffi.copy(words, prefix, #prefix)
+         local status = lib.rv_ring_find(r.ring, words, #prefix / 8, buffer,
+            capacity or ffi.sizeof(buffer), size_out)
+         if status == lib.RV_OK then return ffi.string(buffer, size_out[0]) end
+         return nil, status
+      end
+
+      local function name(number) return ("name%04d"):format(number) end
+      local function named(number, size) return name(number) .. record(number, size or 8) end
+
+      it("finds a record before and after it was read, and takes nothing away", function()
+         local r = new_ring(64)
+         for number = 1, 5 do push(r, named(number, 700 * number)) end
+         local before = counters(r)
+         for number = 1, 5 do assert.equal(named(number, 700 * number), find(r, name(number))) end
+         assert.same(before, counters(r))
+         for number = 1, 5 do assert.equal(named(number, 700 * number), pop(r)) end
+         for number = 1, 5 do assert.equal(named(number, 700 * number), find(r, name(number))) end
+      end)
+
+      it("gives the newest of several, and tells longer names apart", function()
+         local r = new_ring(64)
+         push(r, "name0001", "aaaaaaaa", "older")
+         push(r, "name0001", "aaaaaaaa", "newer")
+         push(r, "name0001", "bbbbbbbb", "other")
+         assert.equal("name0001aaaaaaaanewer", find(r, "name0001aaaaaaaa"))
+         assert.equal("name0001bbbbbbbbother", find(r, "name0001"))
+      end)
+
+      it("finds nothing that was not pushed, is shorter than its name, or was pushed out", function()
+         local r = new_ring(16)
+         assert.equal(lib.RV_ERR_NOTFOUND, select(2, find(r, "name0001")))
+         assert.equal(lib.RV_ERR_NOTFOUND, lib.rv_ring_find(r.ring, words, 0, buffer, 100, size_out))
+         for number = 1, 40 do push(r, named(number)) end
+         for number = 1, 40 do
+            local found = find(r, name(number))
+            if number > 24 then assert.equal(named(number), found) else assert.is_nil(found) end
+         end
+         push(r, "short")
+         assert.equal(lib.RV_ERR_NOTFOUND, select(2, find(r, "short\0\0\0" .. "12345678")))
+      end)
+
+      it("tells the need when the buffer is too small", function()
+         local r = new_ring(64)
+         push(r, named(1, 2492))
+         assert.equal(lib.RV_ERR_FULL, select(2, find(r, "name0001", 2499)))
+         assert.equal(2500, tonumber(size_out[0]))
+         assert.equal(named(1, 2492), find(r, "name0001", 2500))
+      end)
+
+      it("does not show a record that is damaged, or not written to its end", function()
+         local r = new_ring(64)
+         push(r, named(1, 2600))
+         local first_cell = ffi.cast("uint8_t *", r.memory) + 256
+         first_cell[1500] = bit.bxor(first_cell[1500], 0x40)
+         assert.is_nil(find(r, "name0001"))
+         assert.is_true(push_and_die(r, 1500, 5000))
+         assert.is_nil(find(r, "\0\0\0\0\0\0\0\0"))
+      end)
+   end)
+
    it("works at a second address of the same memory", function()
       local r = new_ring(64)
       push(r, record(1, 3000))

@@ -211,6 +211,64 @@ accounts_for_every_record_when_the_reader_pauses(void **state)
     assert_true(counters.lost > 0);
 }
 
+/* ---- looking back while others write and read ----------------------------------------------- */
+
+typedef struct looker {
+    rv_ring *ring;
+    _Atomic unsigned *running;
+    uint64_t found;
+} looker;
+
+/* Looks for records of every writer; whatever it is shown must have been pushed just so. */
+static void *
+look_back(void *argument)
+{
+    looker *work = argument;
+    static unsigned char record[MAX_RECORD];
+    uint64_t random = 5;
+
+    while (atomic_load(work->running) > 0) {
+        uint64_t key[2] = {next_random(&random) % WRITERS, 1 + next_random(&random) % RECORDS};
+        uint64_t nothing[WRITERS] = {0};
+        size_t size;
+
+        if (rv_ring_find(work->ring, key, 1 + next_random(&random) % 2, record, sizeof(record),
+                         &size) == RV_OK) {
+            check_record(record, size, nothing);
+            work->found++;
+        }
+    }
+    return NULL;
+}
+
+static void
+shows_whole_records_to_who_looks_back_meanwhile(void **state)
+{
+    unsigned char record[MAX_RECORD];
+    rv_ring *ring = create_ring(64);
+    _Atomic unsigned running = WRITERS;
+    pthread_t threads[WRITERS], looking;
+    job jobs[WRITERS];
+    looker looks = {.ring = ring, .running = &running};
+    size_t size;
+
+    (void)state;
+    assert_int_equal(pthread_create(&looking, NULL, look_back, &looks), 0);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        jobs[i] = (job){.ring = ring, .writer = i, .records = RECORDS / 3, .largest = 3000};
+        jobs[i].running = &running;
+        assert_int_equal(pthread_create(&threads[i], NULL, write_records, &jobs[i]), 0);
+    }
+    while (atomic_load(&running) > 0)
+        if (rv_ring_pop(ring, record, sizeof(record), &size) != RV_OK)
+            sched_yield();
+    for (unsigned i = 0; i < WRITERS; i++)
+        pthread_join(threads[i], NULL);
+    pthread_join(looking, NULL);
+    assert_true(looks.found > 0);
+    free(ring);
+}
+
 /* ---- a writer that stops in the middle of a push ------------------------------------------------
  */
 
@@ -425,6 +483,7 @@ main(void)
         cmocka_unit_test(accounts_for_every_record_when_a_small_window_is_overrun),
         cmocka_unit_test(accounts_for_every_record_of_many_cells),
         cmocka_unit_test(accounts_for_every_record_when_the_reader_pauses),
+        cmocka_unit_test(shows_whole_records_to_who_looks_back_meanwhile),
         cmocka_unit_test(waits_for_a_writer_that_is_late_within_the_window),
         cmocka_unit_test(steps_over_a_push_that_gave_up_behind_a_late_writer),
         cmocka_unit_test(refuses_a_writer_that_wakes_after_its_cells_were_freed),

@@ -9,6 +9,7 @@
  *  - push never locks, allocates, waits or fails the caller: it stores the record or counts why
  * not.
  *  - A full ring overwrites the oldest; the reader counts what it lost.
+ *  - A record that was read stays in the window until newer ones take its cells: it can be found.
  *  - Every struct is position-independent: processes may map the memory at different addresses.
  *  - Only lock-free atomics touch shared words, payload included, so ThreadSanitizer is clean.
  */
@@ -61,6 +62,16 @@ bool rv_ring_push(rv_ring *ring, const rv_span *spans, uint32_t count);
  * still being written). RV_ERR_FULL: buffer too small; *size tells the need; the record stays.
  */
 rv_status rv_ring_pop(rv_ring *ring, void *buffer, size_t capacity, size_t *size);
+
+/*
+ * Copies the newest record of the window whose first word_count (1 or more) 8-byte words are these,
+ * read already or not; it is not consumed, and nothing changes. Any number of concurrent callers,
+ * beside writers and reader. RV_OK: *size is its length. RV_ERR_NOTFOUND: there is none, or it was
+ * overwritten while it was copied. RV_ERR_FULL: buffer too small; *size tells the need. Looks at
+ * every cell: a few nanoseconds each.
+ */
+rv_status rv_ring_find(rv_ring *ring, const uint64_t *words, uint32_t word_count, void *buffer,
+                       size_t capacity, size_t *size);
 
 rv_ring_counters rv_ring_read_counters(const rv_ring *ring);
 

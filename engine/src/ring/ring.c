@@ -407,11 +407,12 @@ copy_cell(const ring_cell *cell, size_t from, char *buffer, size_t *done, size_t
 }
 
 /*
- * Copies the record that is READY at position. RV_OK, or RV_ERR_FULL with the need in *size, or
- * RV_ERR_CORRUPT when it was overwritten meanwhile or its checksum is wrong.
+ * Copies the record at position, whose first cell carries label. RV_OK, or RV_ERR_FULL with the
+ * need in *size, or RV_ERR_CORRUPT when it was overwritten meanwhile or its checksum is wrong.
  */
 static rv_status
-copy_record(rv_ring *ring, uint64_t position, void *buffer, size_t capacity, size_t *size)
+copy_record(rv_ring *ring, uint64_t position, uint64_t label, void *buffer, size_t capacity,
+            size_t *size)
 {
     ring_cell *first = cell_at(ring, position);
     uint64_t length = load_data(first, 0);
@@ -420,7 +421,7 @@ copy_record(rv_ring *ring, uint64_t position, void *buffer, size_t capacity, siz
     uint64_t cells;
     rv_checksum checksum;
 
-    if (!label_is(first, make_label(position, CELL_READY)) || length > rv_ring_max_record(ring))
+    if (!label_is(first, label) || length > rv_ring_max_record(ring))
         return RV_ERR_CORRUPT;
     *size = length;
     if (length > capacity)
@@ -430,12 +431,12 @@ copy_record(rv_ring *ring, uint64_t position, void *buffer, size_t capacity, siz
     copy_cell(first, HEADER_WORDS, buffer, &done, length, &checksum);
     for (uint64_t i = 1; i < cells; i++) {
         ring_cell *cell = cell_at(ring, position + i);
-        uint64_t label = make_label(position + i, CELL_REST);
+        uint64_t rest = make_label(position + i, CELL_REST);
 
-        if (!label_is(cell, label))
+        if (!label_is(cell, rest))
             return RV_ERR_CORRUPT;
         copy_cell(cell, 0, buffer, &done, length, &checksum);
-        if (!label_is(cell, label))
+        if (!label_is(cell, rest))
             return RV_ERR_CORRUPT;
     }
     return rv_checksum_end(&checksum, length) == expected ? RV_OK : RV_ERR_CORRUPT;
@@ -448,7 +449,8 @@ copy_record(rv_ring *ring, uint64_t position, void *buffer, size_t capacity, siz
 static rv_status
 consume(rv_ring *ring, uint64_t *position, void *buffer, size_t capacity, size_t *size)
 {
-    rv_status status = copy_record(ring, *position, buffer, capacity, size);
+    rv_status status =
+        copy_record(ring, *position, make_label(*position, CELL_READY), buffer, capacity, size);
 
     if (status == RV_ERR_FULL)
         return status;
@@ -529,6 +531,61 @@ rv_ring_pop(rv_ring *ring, void *buffer, size_t capacity, size_t *size)
     }
     atomic_store_explicit(&ring->tail, position, memory_order_relaxed);
     return status;
+}
+
+/* ---- looking back ------------------------------------------------------------------------- */
+
+static bool
+begins_with(const ring_cell *cell, const uint64_t *words, uint32_t word_count)
+{
+    for (uint32_t i = 0; i < word_count; i++)
+        if (load_data(cell, HEADER_WORDS + i) != words[i])
+            return false;
+    return true;
+}
+
+/*
+ * Copies the record that begins at position, if there is one and it begins with the words. A cell
+ * that is EMPTY may hold a record that was read, or nothing that ever was whole: the checksum,
+ * which is seeded with the position, tells. What a writer does meanwhile shows in the labels.
+ */
+static rv_status
+look_at(rv_ring *ring, uint64_t position, const uint64_t *words, uint32_t word_count, void *buffer,
+        size_t capacity, size_t *size)
+{
+    ring_cell *cell = cell_at(ring, position);
+
+    /* Once more when the reader consumes it in between: that changes the label, and no data. */
+    for (int attempt = 0; attempt < 2; attempt++) {
+        uint64_t label = atomic_load_explicit(&cell->label, memory_order_acquire);
+        cell_state state = label_state(label);
+        rv_status status;
+
+        if (label_position(label) != position || (state != CELL_READY && state != CELL_EMPTY) ||
+            !begins_with(cell, words, word_count))
+            break;
+        status = copy_record(ring, position, label, buffer, capacity, size);
+        if (status != RV_ERR_CORRUPT && label_is(cell, label))
+            return status;
+    }
+    return RV_ERR_NOTFOUND;
+}
+
+rv_status
+rv_ring_find(rv_ring *ring, const uint64_t *words, uint32_t word_count, void *buffer,
+             size_t capacity, size_t *size)
+{
+    uint64_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
+
+    if (word_count == 0 || word_count > DATA_WORDS - HEADER_WORDS)
+        return RV_ERR_NOTFOUND;
+    for (uint64_t back = 1; back <= ring->cells; back++) {
+        rv_status status = look_at(ring, head - back, words, word_count, buffer, capacity, size);
+
+        if (status != RV_ERR_NOTFOUND)
+            return status;
+    }
+    return RV_ERR_NOTFOUND;
 }
 
 rv_ring_counters
