@@ -15,5 +15,6 @@
 #include "ruvector/bank.h"
 #include "ruvector/memory.h"
 #include "ruvector/ivf.h"
+#include "ruvector/feedback.h"
 
 #endif
