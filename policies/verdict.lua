@@ -13,14 +13,30 @@
 --              the index's doing. Missed rows that lie farther are the embedding's doing, and no
 --              search effort brings them back, so they do not count here
 --
--- The mean of the scores by weight makes the success. The confidence is the share of the weights
--- that was known, and falls when the scores disagree.
+-- The mean of the scores by weight makes the success; a relevant row that the index missed makes a
+-- failure by itself. The confidence is the share of the weights that was known, and falls when the
+-- scores disagree.
+--
+-- A recommendation begins with one of these words, up to a colon if there is one; programs may
+-- rely on them, and on nothing behind the colon:
+--
+--   raise target      an adaptive search found less than declared, which holds on average only
+--   raise effort      a static search found less than declared, and more effort would have helped
+--   index too coarse  the declared recall was out of reach, or took many times the usual work
+--   lower effort      a static search did far more work than the declared recall takes
+--   index miss        a relevant row nearer than the last result was not returned (feedback)
+--   embedding miss    a relevant row lies farther than the results (feedback): effort cannot help
+--   duplicate rows    the results are nearly copies of each other
 
 local max, min, sqrt = math.max, math.min, math.sqrt
+local format = string.format
+
+-- The largest that an index takes.
+local MAX_M, MAX_LISTS = 100, 32768
 
 local policy = {
    name = "verdict",
-   version = "1.0.0",
+   version = "1.1.0",
    describe = "Scores recall, latency, diversity and user feedback; "
       .. "success is their weighted mean above a threshold.",
    defaults = {
@@ -83,14 +99,28 @@ local function combine(scores, weights)
    return mean, weight, sqrt(squares / weight)
 end
 
-local function recall_advice(trajectory, context, config)
-   local needed, usual = trajectory.needed_distances, context.mean_distances
-   if not needed then return "index too coarse: a true neighbour was out of reach; rebuild with larger m" end
-   if usual and usual > 0 and needed > config.coarse_factor * usual then
-      return "index too coarse: the target takes many times the usual work; rebuild with larger m"
+-- Twice the parameter that the index was built with, as far as there is a larger one.
+local function finer_index(context)
+   if (context.lists or 0) >= MAX_LISTS then return "rebuild as ruhnsw" end
+   if (context.lists or 0) > 0 then
+      return "rebuild with lists = " .. format("%d", min(2 * context.lists, MAX_LISTS))
    end
-   if trajectory.adaptive then return "raise target_recall" end
-   return "raise ef_search, or let adaptive search choose the effort"
+   if (context.m or MAX_M) >= MAX_M then return "rebuild with larger ef_construction" end
+   return "rebuild with m = " .. format("%d", min(2 * context.m, MAX_M))
+end
+
+-- What to do about the work, where the recall that it bought is known.
+local function effort_advice(trajectory, context, config)
+   local needed, usual = trajectory.needed_distances, context.mean_distances
+   if trajectory.recall >= trajectory.target_recall then
+      local wasted = needed and (trajectory.distances or 0) > config.waste_factor * needed
+      return wasted and not trajectory.adaptive and "lower effort: adaptive search would do far less" or nil
+   end
+   if not needed or (usual and usual > 0 and needed > config.coarse_factor * usual) then
+      return "index too coarse: " .. finer_index(context)
+   end
+   if trajectory.adaptive then return "raise target" end
+   return "raise effort: ef_search or probes are low for the target; adaptive search would choose them"
 end
 
 local function recommend(trajectory, context, config)
@@ -98,21 +128,12 @@ local function recommend(trajectory, context, config)
    local function add(text) advice[#advice + 1] = text end
 
    if (trajectory.feedback.missed_near or 0) > 0 then
-      add("index miss: a relevant row lay nearer than the last result; raise target_recall")
+      add("index miss: a relevant row nearer than the last result was not found; raise target")
    end
-   if (trajectory.feedback.missed_far or 0) > 0 then
-      add("embedding miss: a relevant row lies farther than the results; effort cannot help")
-   end
-   if trajectory.recall and trajectory.target_recall then
-      local needed = trajectory.needed_distances
-      if trajectory.recall < trajectory.target_recall then
-         add(recall_advice(trajectory, context, config))
-      elseif needed and (trajectory.distances or 0) > config.waste_factor * needed then
-         add("this query needed far less work than it got; adaptive search would do less")
-      end
-   end
+   if (trajectory.feedback.missed_far or 0) > 0 then add("embedding miss: effort cannot help") end
+   if trajectory.recall and trajectory.target_recall then add(effort_advice(trajectory, context, config)) end
    if trajectory.diversity and trajectory.diversity < config.duplicate_diversity then
-      add("the results are nearly the same; consider removing duplicate rows")
+      add("duplicate rows: the results are nearly the same")
    end
    return advice
 end

@@ -36,6 +36,23 @@ ruv_index_identity(Relation index, RuvIndexIdentity *identity)
     }
 }
 
+void
+ruv_index_built_with(Relation index, int *m, int *lists)
+{
+    *m = *lists = 0;
+    if (ruivf_is_index(index)) {
+        RuivfInfo info;
+
+        ruivf_get_info(index, &info);
+        *lists = (int)info.lists;
+    } else {
+        RuhnswInfo info;
+
+        ruhnsw_get_info(index, &info);
+        *m = info.m;
+    }
+}
+
 const float *
 ruv_index_prepare(const RuvIndexIdentity *identity, Datum value)
 {

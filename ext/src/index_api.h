@@ -17,6 +17,10 @@ extern bool ruv_is_index(Relation index);
 
 extern void ruv_index_identity(Relation index, RuvIndexIdentity *identity);
 
+/* What the index was built with: the links per node of a graph, or the number of lists; the other
+ * one is 0. */
+extern void ruv_index_built_with(Relation index, int *m, int *lists);
+
 /* Detoasts an indexed value and prepares it as the index compares it (unit length for cosine, in
  * the current memory context). NULL when it is not indexed: wrong dimension is an error, a zero
  * vector under cosine is not indexed. */

@@ -133,12 +133,14 @@ typedef struct rv_judge_input {
     double needed_distances; /* least work that would have reached the target; -1 unknown */
     double diversity;        /* mean pairwise metric distance of the results over the k-th
                                 distance, clipped to [0, 1]; -1 unknown */
-    double feedback_relevant, feedback_irrelevant;    /* returned rows judged by the user */
+    /* Rows as users judged them; a row on which they disagree counts in parts. */
+    double feedback_relevant, feedback_irrelevant;    /* returned rows */
     double feedback_missed_near, feedback_missed_far; /* relevant rows not returned: nearer than
                                                          the k-th result, or farther */
     /* the index's running statistics */
     double index_judged, index_latency_p50_us, index_latency_p95_us, index_mean_distances,
         index_mean_recall;
+    double index_m, index_lists; /* built with; -1: not an index of that kind, or unknown */
 } rv_judge_input;
 
 #define RV_MAX_RECOMMENDATIONS 4

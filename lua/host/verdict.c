@@ -47,12 +47,14 @@ push_trajectory(lua_State *L, const rv_judge_input *in)
 static void
 push_context(lua_State *L, const judge_call *call)
 {
-    lua_createtable(L, 0, 6);
+    lua_createtable(L, 0, 8);
     rv_set_signal(L, "judged", call->in->index_judged);
     rv_set_signal(L, "latency_p50_us", call->in->index_latency_p50_us);
     rv_set_signal(L, "latency_p95_us", call->in->index_latency_p95_us);
     rv_set_signal(L, "mean_distances", call->in->index_mean_distances);
     rv_set_signal(L, "mean_recall", call->in->index_mean_recall);
+    rv_set_signal(L, "m", call->in->index_m);
+    rv_set_signal(L, "lists", call->in->index_lists);
     lua_rawgeti(L, LUA_REGISTRYINDEX, call->policy->table);
     lua_getfield(L, -1, "defaults");
     lua_setfield(L, -3, "defaults");
@@ -162,6 +164,8 @@ judge_by_policy(lua_State *L, void *data)
 #define COARSE_FACTOR 8
 #define WASTE_FACTOR 3
 #define DUPLICATE_DIVERSITY 0.05
+#define MAX_M 100
+#define MAX_LISTS 32768
 
 static double
 score_recall(const rv_judge_input *in)
@@ -207,27 +211,43 @@ recommend(rv_judgement *out, const char *text)
                  text);
 }
 
+/* Twice the parameter that the index was built with, as far as there is a larger one. */
+static void
+recommend_finer_index(const rv_judge_input *in, rv_judgement *out)
+{
+    char text[RV_RECOMMENDATION_SIZE];
+
+    if (in->index_lists >= MAX_LISTS)
+        snprintf(text, sizeof text, "index too coarse: rebuild as ruhnsw");
+    else if (in->index_lists > 0)
+        snprintf(text, sizeof text, "index too coarse: rebuild with lists = %d",
+                 (int)fmin(2 * in->index_lists, MAX_LISTS));
+    else if (!(in->index_m >= 0) || in->index_m >= MAX_M)
+        snprintf(text, sizeof text, "index too coarse: rebuild with larger ef_construction");
+    else
+        snprintf(text, sizeof text, "index too coarse: rebuild with m = %d",
+                 (int)fmin(2 * in->index_m, MAX_M));
+    recommend(out, text);
+}
+
 /* What to do about the work, where the recall that it bought is known. */
 static void
 recommend_effort(const rv_judge_input *in, rv_judgement *out)
 {
     bool needed_known = in->needed_distances >= 0;
+    bool adaptive = in->adaptive > 0;
 
     if (in->recall >= in->target_recall) {
-        if (needed_known && in->distances > WASTE_FACTOR * in->needed_distances)
-            recommend(out, "this query needed far less work than it got; "
-                           "adaptive search would do less");
-    } else if (!needed_known) {
-        recommend(out, "index too coarse: a true neighbour was out of reach; "
-                       "rebuild with larger m");
-    } else if (in->index_mean_distances > 0 &&
-               in->needed_distances > COARSE_FACTOR * in->index_mean_distances) {
-        recommend(out, "index too coarse: the target takes many times the usual work; "
-                       "rebuild with larger m");
-    } else if (in->adaptive > 0) {
-        recommend(out, "raise target_recall");
+        if (needed_known && !adaptive && in->distances > WASTE_FACTOR * in->needed_distances)
+            recommend(out, "lower effort: adaptive search would do far less");
+    } else if (!needed_known || (in->index_mean_distances > 0 &&
+                                 in->needed_distances > COARSE_FACTOR * in->index_mean_distances)) {
+        recommend_finer_index(in, out);
+    } else if (adaptive) {
+        recommend(out, "raise target");
     } else {
-        recommend(out, "raise ef_search, or let adaptive search choose the effort");
+        recommend(out, "raise effort: ef_search or probes are low for the target; "
+                       "adaptive search would choose them");
     }
 }
 
@@ -235,15 +255,14 @@ static void
 recommend_all(const rv_judge_input *in, rv_judgement *out)
 {
     if (known(in->feedback_missed_near) > 0)
-        recommend(out, "index miss: a relevant row lay nearer than the last result; "
-                       "raise target_recall");
+        recommend(out, "index miss: a relevant row nearer than the last result was not found; "
+                       "raise target");
     if (known(in->feedback_missed_far) > 0)
-        recommend(out, "embedding miss: a relevant row lies farther than the results; "
-                       "effort cannot help");
+        recommend(out, "embedding miss: effort cannot help");
     if (in->recall >= 0 && in->target_recall >= 0)
         recommend_effort(in, out);
     if (in->diversity >= 0 && in->diversity < DUPLICATE_DIVERSITY)
-        recommend(out, "the results are nearly the same; consider removing duplicate rows");
+        recommend(out, "duplicate rows: the results are nearly the same");
 }
 
 static void

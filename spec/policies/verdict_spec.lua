@@ -138,25 +138,67 @@ describe("the verdict", function()
       end)
       it("more effort where more effort would have helped", function()
          local missed = { recall = 0.8, target_recall = 0.95, needed_distances = 900 }
-         assert.is_true(advises(judge(with_index(missed)), "raise ef_search"))
+         assert.is_true(advises(judge(with_index(missed)), "raise effort: "))
          missed.adaptive = 1
-         assert.is_true(advises(judge(with_index(missed)), "raise target_recall"))
+         assert.same({ "raise target" }, judge(with_index(missed)).recommendations)
       end)
-      it("another index where effort would not have helped, or only far too much", function()
-         assert.is_true(advises(judge({ recall = 0.8, target_recall = 0.95 }), "rebuild with larger m"))
-         assert.is_true(advises(judge(with_index({ recall = 0.8, target_recall = 0.95,
-            needed_distances = 4000 })), "rebuild with larger m"))
+      it("a finer index where effort would not have helped, or only far too much", function()
+         local out_of_reach = { recall = 0.8, target_recall = 0.95, index_m = 16 }
+         assert.same({ "index too coarse: rebuild with m = 32" }, judge(out_of_reach).recommendations)
+         assert.same({ "index too coarse: rebuild with m = 32" }, judge(with_index({ recall = 0.8,
+            target_recall = 0.95, needed_distances = 4000, index_m = 16 })).recommendations)
+         out_of_reach.index_m = 80
+         assert.same({ "index too coarse: rebuild with m = 100" }, judge(out_of_reach).recommendations)
+         for _, m in ipairs { 100, -1 } do
+            out_of_reach.index_m = m
+            assert.same({ "index too coarse: rebuild with larger ef_construction" },
+               judge(out_of_reach).recommendations)
+         end
+         out_of_reach.index_lists = 200
+         assert.same({ "index too coarse: rebuild with lists = 400" }, judge(out_of_reach).recommendations)
+         out_of_reach.index_lists = 32768
+         assert.same({ "index too coarse: rebuild as ruhnsw" }, judge(out_of_reach).recommendations)
       end)
-      it("less effort where most of it was wasted", function()
-         assert.is_true(advises(judge({ recall = 1, target_recall = 0.95, distances = 4000,
-            needed_distances = 300 }), "far less work"))
+      it("less effort where most of a static one was wasted", function()
+         local wasted = { recall = 1, target_recall = 0.95, distances = 4000, needed_distances = 300 }
+         assert.is_true(advises(judge(wasted), "lower effort: "))
+         wasted.adaptive = 1
+         assert.same({}, judge(wasted).recommendations)
       end)
       it("what user feedback tells apart: an index miss and an embedding miss", function()
-         assert.is_true(advises(judge({ feedback_missed_near = 1 }), "index miss"))
-         assert.is_true(advises(judge({ feedback_missed_far = 1 }), "effort cannot help"))
+         assert.is_true(advises(judge({ feedback_missed_near = 1 }), "index miss: "))
+         assert.same({ "embedding miss: effort cannot help" },
+            judge({ feedback_missed_far = 1 }).recommendations)
+      end)
+      it("never more effort for an embedding miss", function()
+         local signals = { recall = 1, target_recall = 0.95, needed_distances = 300, distances = 400,
+            feedback_relevant = 2, feedback_missed_far = 3 }
+         assert.same({ "embedding miss: effort cannot help" }, judge(signals).recommendations)
       end)
       it("looking at duplicate rows where the results are all alike", function()
-         assert.is_true(advises(judge({ diversity = 0.01 }), "duplicate"))
+         assert.is_true(advises(judge({ diversity = 0.01 }), "duplicate rows: "))
+      end)
+      it("no more than a verdict holds when everything is wrong at once", function()
+         assert.equal(4, #judge({ recall = 0.1, target_recall = 0.95, diversity = 0, feedback_missed_near = 1,
+            feedback_missed_far = 1 }).recommendations)
+      end)
+      it("in the words that the head of the policy lists", function()
+         local words = {}
+         for line in io.lines("policies/verdict.lua") do
+            local word = line:match("^%-%-   ([%a ]-)  %s*%a")
+            if word then words[word] = true end
+         end
+         for _, signals in ipairs {
+            { recall = 0.8, target_recall = 0.95, needed_distances = 900 },
+            { recall = 0.8, target_recall = 0.95, needed_distances = 900, adaptive = 1 },
+            { recall = 0.8, target_recall = 0.95 },
+            { recall = 1, target_recall = 0.95, distances = 4000, needed_distances = 300 },
+            { feedback_missed_near = 1 }, { feedback_missed_far = 1 }, { diversity = 0 },
+         } do
+            local advice = judge(signals).recommendations
+            assert.equal(1, #advice)
+            assert.is_true(words[advice[1]:match("^[^:]+")], advice[1])
+         end
       end)
    end)
 
@@ -164,10 +206,11 @@ describe("the verdict", function()
       local names = { "latency_us", "distances", "adaptive", "target_recall", "expected_recall", "recall",
          "needed_distances", "diversity", "feedback_relevant", "feedback_irrelevant", "feedback_missed_near",
          "feedback_missed_far", "index_judged", "index_latency_p50_us", "index_latency_p95_us",
-         "index_mean_distances" }
+         "index_mean_distances", "index_m", "index_lists" }
       local scale = { latency_us = 5000, distances = 5000, needed_distances = 5000, feedback_relevant = 3,
          feedback_irrelevant = 3, feedback_missed_near = 2, feedback_missed_far = 2, index_judged = 60,
-         index_latency_p50_us = 1000, index_latency_p95_us = 4000, index_mean_distances = 600 }
+         index_latency_p50_us = 1000, index_latency_p95_us = 4000, index_mean_distances = 600,
+         index_m = 130, index_lists = 40000 }
       math.randomseed(7)
       local failures = 0
       for _ = 1, 3000 do
@@ -175,9 +218,11 @@ describe("the verdict", function()
          for _, name in ipairs(names) do
             if math.random() < 0.7 then
                local value = math.random() * (scale[name] or 1)
-               signals[name] = name:find("^feedback") and math.floor(value) or value
+               local whole = name:find("^feedback") or name == "index_m" or name == "index_lists"
+               signals[name] = whole and math.floor(value) or value
             end
          end
+         if math.random() < 0.5 then signals.index_lists = nil end
          if signals.adaptive then signals.adaptive = signals.adaptive > 0.5 and 1 or 0 end
          local mine, theirs = judge(signals), (built_in:judge(signals))
          for _, field in ipairs({ "confidence", "latency", "recall", "diversity", "feedback" }) do

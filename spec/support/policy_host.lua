@@ -121,7 +121,7 @@ local SIGNALS = {
    "target_recall", "expected_recall", "recall", "score", "needed_distances", "diversity",
    "feedback_relevant", "feedback_irrelevant", "feedback_missed_near", "feedback_missed_far",
    "index_judged", "index_latency_p50_us", "index_latency_p95_us", "index_mean_distances",
-   "index_mean_recall",
+   "index_mean_recall", "index_m", "index_lists",
 }
 
 --- Judges a trajectory given by any of the fields of rv_judge_input; the rest is unknown.

@@ -122,14 +122,26 @@ judge(const RuvSample *sample, const rv_judge_input *index_figures, rv_judgement
     (void)ruv_policy_judge(&in, verdict);
 }
 
+static void
+fill_index_figures(const RuvIndexState *state, Relation index, rv_judge_input *figures)
+{
+    int m;
+    int lists;
+
+    memset(figures, 0, sizeof(*figures));
+    ruv_running_fill(state, figures);
+    ruv_index_built_with(index, &m, &lists);
+    figures->index_m = m > 0 ? m : -1;
+    figures->index_lists = lists > 0 ? lists : -1;
+}
+
 /* The traced part of a batch becomes samples. A search whose truth is empty teaches nothing. */
 static void
-take_samples(RuvIndexState *state, RuvSample **batch, int count)
+take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
 {
     rv_judge_input figures;
 
-    memset(&figures, 0, sizeof(figures));
-    ruv_running_fill(state, &figures);
+    fill_index_figures(state, index, &figures);
     for (int i = 0; i < count; i++) {
         RuvSample *sample = batch[i];
 
@@ -191,7 +203,7 @@ pass(RuvIndexState *state, Relation table, Relation index)
 
     put_back(state, batch + done, count - done);
     state->in_flight = done;
-    take_samples(state, batch, done);
+    take_samples(state, index, batch, done);
     state->next_pass = TimestampTzPlusMilliseconds(
         GetCurrentTimestamp(), (ruv_processor_seconds() - started) * 1000 * RUV_SPREAD);
 }
