@@ -12,6 +12,7 @@
 #include "ruvector/exact.h"
 #include "ruvector/kmeans.h"
 #include "ruvector/stats.h"
+#include "ruvector/certificate.h"
 #include "ruvector/bank.h"
 #include "ruvector/memory.h"
 #include "ruvector/ivf.h"

@@ -36,6 +36,20 @@ rv_interval rv_wilson_interval(double successes, double trials, double confidenc
 /* Clopper and Pearson's exact interval (1934), by the quantiles of the beta distribution. */
 rv_interval rv_clopper_pearson_interval(double successes, double trials, double confidence);
 
+/*
+ * Interval of the mean of count values in [0, 1], in the order in which they were drawn, at the
+ * given confidence (0 < c < 1): by betting (Waudby-Smith and Ramdas, 2024). Valid for every
+ * distribution on [0, 1] and every count; no values give [0, 1]. O(count), some 80 times.
+ */
+rv_interval rv_mean_interval(const double *values, size_t count, double confidence);
+
+/* True when that interval's upper end is below m. Once O(count). */
+bool rv_mean_excludes(const double *values, size_t count, double m, double confidence);
+
+/* The share of its capital that the interval's gambler risks at most on one value: less makes it
+ * longer where the mean is near its bound, more makes one extreme value weigh too much. */
+#define RV_MEAN_BOLDNESS 0.75
+
 /* Quantile of the standard normal distribution (0 < p < 1). */
 double rv_normal_quantile(double p);
 
