@@ -59,6 +59,21 @@ CREATE TABLE ruvector_memory (
 );
 ALTER TABLE ruvector_memory ALTER COLUMN flat SET STORAGE EXTERNAL;
 
+-- Exact checks of adaptive searches as they were served, drawn evenly from all of them: what recall
+-- certificates rest on. The last 3,000 per target and k of an index. They speak of one build, so
+-- they are not dumped.
+CREATE TABLE ruvector_recall_checks (
+    index_oid oid NOT NULL,
+    table_id regclass NOT NULL,
+    index_name name NOT NULL,
+    index_epoch bigint NOT NULL,
+    target_recall double precision NOT NULL,
+    k integer NOT NULL,
+    searched_at timestamptz NOT NULL,
+    recall real NOT NULL
+);
+CREATE INDEX ON ruvector_recall_checks (index_oid, target_recall, k, searched_at);
+
 CREATE FUNCTION ruvector_clear_learning("table" regclass) RETURNS void
     AS 'MODULE_PATHNAME', 'ruv_clear_learning' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
@@ -99,3 +114,18 @@ CREATE FUNCTION ruvector_get_search_params(index regclass, query ruvector, k int
                                            OUT confidence double precision, OUT patterns integer,
                                            OUT max_distances bigint) RETURNS record
     AS 'MODULE_PATHNAME', 'ruv_get_search_params' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+-- What exact checks say of the recall of an index, per declared target and number of rows taken. The
+-- interval is of the mean, share_low bounds the share of searches that reached the target (both at
+-- 95%). verdict: certified (the mean is shown to be at least target - 0.01), not yet, below target,
+-- or stale: index rebuilt.
+CREATE FUNCTION ruvector_recall_certificate(index regclass, OUT target_recall double precision,
+                                            OUT k integer, OUT queries bigint,
+                                            OUT mean_recall double precision,
+                                            OUT recall_low double precision,
+                                            OUT recall_high double precision,
+                                            OUT share_at_target double precision,
+                                            OUT share_low double precision,
+                                            OUT since timestamptz, OUT until timestamptz,
+                                            OUT verdict text) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_recall_certificate' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;

@@ -153,6 +153,7 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
             judge(sample, &figures, &sample->verdict);
             state->judged++;
         }
+        ruv_certificate_note(state, sample);
         if (sample->hits != NULL) {
             pfree(sample->hits);
             sample->hits = NULL;
@@ -269,6 +270,7 @@ save(RuvIndexState *state, bool patterns)
     if (!ruv_store_open(&store))
         return;
     ruv_store_save_samples(&store, state);
+    ruv_certificate_save(&store, state);
     if (patterns)
         ruv_store_save_patterns(&store, state);
     /* A memory belongs to the patterns calibrated with it; one given up goes at once. */

@@ -3,9 +3,10 @@
  *
  * Every drained search feeds the running statistics. The first min_samples of a build become
  * candidates for a deep trace, then three in ten do (RUV_TRACE_SHARE): calibration gains little
- * from more, and the deep trace is what learning costs. When candidates arrive faster than they are
- * traced, a reservoir (Vitter's algorithm R) keeps an even draw of what arrived since the last
- * round, so that a burst cannot grow the worker or push out what is different.
+ * from more, and the deep trace is what learning costs. The draw does not look at the search, and
+ * what it takes is marked as even: certificates count nothing else. When candidates arrive faster
+ * than they are traced, a reservoir (Vitter's algorithm R) keeps an even draw of what arrived since
+ * the last round, so that a burst cannot grow the worker or push out what is different.
  */
 #include "learning/worker.h"
 
@@ -92,6 +93,8 @@ running_add(RuvRunning *running, const rv_trajectory *head)
     running->distances[place] = (float)head->distances;
 }
 
+StaticAssertDecl(RUV_TRACE_SHARE >= RUV_CHECK_SHARE, "certificates need their even draw");
+
 void
 ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *query,
                   const rv_hit *hits)
@@ -114,6 +117,7 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
     state->sampled++;
     sample = ruv_sample_create(state, head, query, hits);
     sample->retrace = head->index_epoch != state->identity.epoch;
+    sample->even = true;
     ruv_state_add_candidate(state, sample);
 }
 
@@ -126,6 +130,7 @@ ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
     ListCell *cell;
 
     ruv_forget_memory(state);
+    ruv_certificate_forget(state);
     state->identity = *identity;
     state->samples = NIL;
     state->sampled = 0;

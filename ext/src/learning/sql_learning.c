@@ -91,15 +91,6 @@ require_primary(void)
                                 "with replication.")));
 }
 
-static void
-open_store_or_fail(RuvStore *store)
-{
-    if (!ruv_store_open(store))
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                        errmsg("the extension in this database is older than its library"),
-                        errhint("Run ALTER EXTENSION ruvector UPDATE.")));
-}
-
 static List *
 own_indexes(Relation table)
 {
@@ -197,7 +188,7 @@ save_options(Oid table_oid, const LearningOptions *options)
         values[4] = DirectFunctionCall1(namein, CStringGetDatum(options->id_column));
     else
         nulls[4] = 'n';
-    open_store_or_fail(&store);
+    ruv_store_open_or_fail(&store);
     ruv_store_run(&store,
                   "INSERT INTO @.ruvector_learning (table_id, trajectory_window, learning_rate, "
                   "min_samples, id_column, enabled_by) VALUES ($1::regclass, $2, $3, $4, $5, $6) "
@@ -241,7 +232,7 @@ forget_table(Oid table_oid, bool configuration)
 {
     RuvStore store;
 
-    open_store_or_fail(&store);
+    ruv_store_open_or_fail(&store);
     ruv_store_forget_table(&store, table_oid, configuration);
     ruv_store_close(&store);
     ruv_registry_disable_at_commit(table_oid);
@@ -270,7 +261,7 @@ require_enabled(Oid table_oid)
     RuvStore store;
     uint64 rows;
 
-    open_store_or_fail(&store);
+    ruv_store_open_or_fail(&store);
     rows =
         ruv_store_run(&store, "SELECT FROM @.ruvector_learning WHERE table_id = $1::oid::regclass",
                       1, types, values, NULL);
@@ -306,7 +297,7 @@ count_patterns(Oid table_oid)
     RuvStore store;
     int64 patterns;
 
-    open_store_or_fail(&store);
+    ruv_store_open_or_fail(&store);
     ruv_store_run(&store,
                   "SELECT count(*) FROM @.ruvector_patterns WHERE table_id = $1::oid::regclass", 1,
                   types, values, NULL);

@@ -291,10 +291,7 @@ ruv_learning_stats(PG_FUNCTION_ARGS)
     ruv_require_preload();
     ruv_require_statistics_reader(table_oid);
     shows_errors = ruv_owns_relation(table_oid) || ruv_reads_all_statistics();
-    if (!ruv_store_open(&store))
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                        errmsg("the extension in this database is older than its library"),
-                        errhint("Run ALTER EXTENSION ruvector UPDATE.")));
+    ruv_store_open_or_fail(&store);
     count = ruv_store_run(&store, STATS_QUERY, 1, types, values, NULL);
     for (uint64 i = 0; i < count; i++) {
         StatsRow row = start_row(descriptor);

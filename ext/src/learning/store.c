@@ -63,7 +63,7 @@ ruv_store_open(RuvStore *store)
 
     /* The youngest table: where it is missing, ALTER EXTENSION ... UPDATE has not been run. */
     if (!find_extension(&schema, &owner) ||
-        !OidIsValid(get_relname_relid("ruvector_memory", schema)))
+        !OidIsValid(get_relname_relid("ruvector_recall_checks", schema)))
         return false;
     strlcpy(store->schema, quote_identifier(get_namespace_name(schema)), sizeof(store->schema));
     store->vector_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("ruvector"),
@@ -76,6 +76,15 @@ ruv_store_open(RuvStore *store)
     if (SPI_connect() != SPI_OK_CONNECT)
         elog(ERROR, "SPI_connect failed");
     return true;
+}
+
+void
+ruv_store_open_or_fail(RuvStore *store)
+{
+    if (!ruv_store_open(store))
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("the extension in this database is older than its library"),
+                        errhint("Run ALTER EXTENSION ruvector UPDATE.")));
 }
 
 void
@@ -174,7 +183,8 @@ ruv_store_count_tables(RuvStore *store)
 }
 
 static const char *const index_tables[] = {"ruvector_trajectory_log", "ruvector_patterns",
-                                           "ruvector_index_state", "ruvector_memory"};
+                                           "ruvector_index_state", "ruvector_memory",
+                                           "ruvector_recall_checks"};
 
 void
 ruv_store_tidy(RuvStore *store)

@@ -222,6 +222,8 @@ unload_state(RuvIndexState *state)
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;
+    state->checks = NIL;
+    state->falls = NIL;
     state->in_flight = 0;
     state->sampled = 0;
     state->undistilled = 0;

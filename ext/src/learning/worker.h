@@ -17,6 +17,9 @@
 #define RUV_MAX_BATCH 512
 /* Share of the searches that is traced once min_samples were. */
 #define RUV_TRACE_SHARE 0.3
+/* ... and never less than this, whatever else decides which searches are traced: certificates rest
+ * on such even draws. */
+#define RUV_CHECK_SHARE 0.01
 /* How alike two region patterns are that become one. */
 #define RUV_MERGE_SIMILARITY 0.8
 /* Region patterns that distillation leaves; more cost every search more than they gain. */
@@ -34,6 +37,7 @@ typedef struct RuvSample {
     bool retrace;           /* served by a former build: hits and verdict say nothing any more */
     float recall;           /* of the search as served; -1 unknown */
     bool exact;             /* measured against every row, not against a search of large effort */
+    bool even;              /* drawn whatever the search was: speaks for all of them */
     float truth_bound;      /* raw distance of the last true neighbour; NaN: not known any more */
     float needed_distances; /* least work that would have reached its target; -1 unknown */
     float diversity;        /* -1 unknown */
@@ -90,6 +94,8 @@ typedef struct RuvIndexState {
     TimestampTz retry_after; /* after an error */
     int consecutive_errors;
     TimestampTz guard_since; /* of the last widening */
+    List *checks;            /* for the certificate, not stored yet: see certificate.c */
+    List *falls;             /* below a target, effort raised */
     RuvRunning running;
     bool seen; /* by the present sync */
 } RuvIndexState;
@@ -107,6 +113,15 @@ typedef struct RuvWorker {
 } RuvWorker;
 
 extern RuvWorker ruv_worker;
+
+/* An open connection to the extension's tables, as their owner and with a safe search_path. */
+typedef struct RuvStore {
+    char schema[NAMEDATALEN * 2 + 3]; /* quoted */
+    Oid vector_type;
+    Oid former_user;
+    int former_security;
+    int settings_level;
+} RuvStore;
 
 /* ---- worker.c ------------------------------------------------------------------------------ */
 
@@ -181,19 +196,21 @@ extern void ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason);
 /* After a calibration: takes the widening back if there is enough evidence. */
 extern void ruv_guard_learned(RuvIndexState *state);
 
-/* ---- store.c, store_rows.c ----------------------------------------------------------------- */
+/* ---- certificate.c ------------------------------------------------------------------------- */
 
-/* An open connection to the extension's tables, as their owner and with a safe search_path. */
-typedef struct RuvStore {
-    char schema[NAMEDATALEN * 2 + 3]; /* quoted */
-    Oid vector_type;
-    Oid former_user;
-    int former_security;
-    int settings_level;
-} RuvStore;
+/* Keeps the recall of a judged search if it counts for the certificate. */
+extern void ruv_certificate_note(RuvIndexState *state, const RuvSample *sample);
+/* Stores what was kept; raises effort where it shows recall below a target. */
+extern void ruv_certificate_save(RuvStore *store, RuvIndexState *state);
+/* The index was built anew. */
+extern void ruv_certificate_forget(RuvIndexState *state);
+
+/* ---- store.c, store_rows.c ----------------------------------------------------------------- */
 
 /* False when the extension is not there, or older than its library. Needs a transaction. */
 extern bool ruv_store_open(RuvStore *store);
+/* The same for SQL functions: an error that says what to do. */
+extern void ruv_store_open_or_fail(RuvStore *store);
 extern void ruv_store_close(RuvStore *store);
 /* Runs a statement in which "@." stands for the extension's schema. Returns the rows processed. */
 extern uint64 ruv_store_run(RuvStore *store, const char *text, int count, Oid *types, Datum *values,
