@@ -706,10 +706,22 @@ prepare_worker(void)
     rv_prng_seed(&ruv_worker.prng, (uint64)MyStartTimestamp ^ ((uint64)MyProcPid << 40));
     CacheRegisterRelcacheCallback(note_relation_change, (Datum)0);
     pgstat_report_appname("ruvector learning worker");
-    /* Nobody waits for these statements, and they must not be cut short. */
-    SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-    SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-    SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Settings that the database's owner may have given its sessions, and that must not hold here:
+ * nobody waits for the worker's statements, they must not be cut short, and they write. */
+static void
+override_settings(void)
+{
+    static const char *const settings[][2] = {{"statement_timeout", "0"},
+                                              {"lock_timeout", "0"},
+                                              {"idle_in_transaction_session_timeout", "0"},
+                                              {"synchronous_commit", "local"},
+                                              {"default_transaction_read_only", "off"},
+                                              {"default_transaction_isolation", "read committed"}};
+
+    for (int i = 0; i < (int)lengthof(settings); i++)
+        SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void
@@ -719,6 +731,7 @@ ruv_worker_main(Datum database)
     pqsignal(SIGTERM, die);
     BackgroundWorkerUnblockSignals();
     BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+    override_settings();
     if (!probe() || !sign_on())
         proc_exit(0);
     prepare_worker();
