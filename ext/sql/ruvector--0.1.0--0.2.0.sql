@@ -13,6 +13,7 @@ CREATE TABLE ruvector_learning (
     enabled_at timestamptz NOT NULL DEFAULT now(),
     enabled_by name NOT NULL
 );
+COMMENT ON TABLE ruvector_learning IS 'tables that learn, and how';
 SELECT pg_catalog.pg_extension_config_dump('ruvector_learning', '');
 
 -- Searches that were sampled, the last trajectory_window of each index. An index is named by oid and,
@@ -39,6 +40,8 @@ CREATE TABLE ruvector_trajectory_log (
     query ruvector,
     query_hash bytea
 );
+COMMENT ON TABLE ruvector_trajectory_log IS
+    'recorded searches; ruvector_trajectories shows to each owner those of their tables';
 CREATE INDEX ruvector_trajectory_log_index ON ruvector_trajectory_log (index_oid, searched_at);
 SELECT pg_catalog.pg_extension_config_dump('ruvector_trajectory_log', '');
 
@@ -49,11 +52,18 @@ CREATE FUNCTION ruvector_enable_learning("table" regclass, trajectory_window int
                                          id_column name DEFAULT NULL) RETURNS void
     AS 'MODULE_PATHNAME', 'ruv_enable_learning' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+COMMENT ON FUNCTION ruvector_enable_learning(regclass, integer, double precision, integer, name) IS
+    'records searches of a table and learns from them';
+
 CREATE FUNCTION ruvector_disable_learning("table" regclass) RETURNS void
     AS 'MODULE_PATHNAME', 'ruv_disable_learning' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+COMMENT ON FUNCTION ruvector_disable_learning(regclass) IS 'ends learning for a table and forgets what was learned';
+
 CREATE FUNCTION ruvector_last_query_id() RETURNS uuid
     AS 'MODULE_PATHNAME', 'ruv_last_query_id' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ruvector_last_query_id() IS 'the id of this session''s last search through an index';
 
 CREATE FUNCTION ruvector_last_search(OUT query_id uuid, OUT index regclass, OUT mode text,
                                      OUT reason text, OUT ef_search integer,
@@ -66,3 +76,5 @@ CREATE FUNCTION ruvector_last_search(OUT query_id uuid, OUT index regclass, OUT 
                                      OUT latency_us double precision, OUT score double precision,
                                      OUT entry_points integer) RETURNS record
     AS 'MODULE_PATHNAME', 'ruv_last_search_row' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ruvector_last_search() IS 'what this session''s last search through an index chose and did';

@@ -1,4 +1,4 @@
--- ruvector 0.1.0: the vector type and the ruhnsw access method.
+-- ruvector 0.1.0: the vector type and the access methods ruhnsw and ruivfflat.
 
 -- complain if the script is sourced in psql, rather than by CREATE EXTENSION
 \echo Use "CREATE EXTENSION ruvector" to load this file. \quit
@@ -364,3 +364,115 @@ CREATE FUNCTION ruvector_heal_index(index regclass, reset boolean DEFAULT false,
 
 COMMENT ON FUNCTION ruvector_heal_index(regclass, boolean) IS
     'links rows of a ruhnsw index that a search at the present ef_search does not find; reset takes all learned links away';
+
+---------------------------------------------------------------------------------------------------
+-- Comments, as psql's \d commands with + show them
+---------------------------------------------------------------------------------------------------
+
+COMMENT ON TYPE ruvector IS 'vector of 1 to 16,000 finite single-precision numbers';
+COMMENT ON FUNCTION ruvector_in(cstring, oid, integer) IS 'input: [1,2,3]';
+COMMENT ON FUNCTION ruvector_out(ruvector) IS 'output: [1,2,3]';
+COMMENT ON FUNCTION ruvector_typmod_in(cstring[]) IS 'modifier: the number of dimensions';
+COMMENT ON FUNCTION ruvector_recv(internal, oid, integer) IS 'binary input';
+COMMENT ON FUNCTION ruvector_send(ruvector) IS 'binary output';
+COMMENT ON FUNCTION l2_distance(ruvector, ruvector) IS 'Euclidean distance';
+COMMENT ON FUNCTION inner_product(ruvector, ruvector) IS 'inner product';
+COMMENT ON FUNCTION ruvector_negative_inner_product(ruvector, ruvector) IS 'negative inner product';
+COMMENT ON FUNCTION cosine_distance(ruvector, ruvector) IS '1 - cosine similarity';
+COMMENT ON FUNCTION l1_distance(ruvector, ruvector) IS 'sum of the absolute differences';
+COMMENT ON FUNCTION ruvector_dims(ruvector) IS 'number of dimensions';
+COMMENT ON FUNCTION ruvector_norm(ruvector) IS 'Euclidean norm';
+COMMENT ON FUNCTION l2_normalize(ruvector) IS 'the vector of the same direction with norm 1';
+COMMENT ON FUNCTION subvector(ruvector, integer, integer) IS
+    'count elements from start on, the first one being 1';
+COMMENT ON FUNCTION ruvector_add(ruvector, ruvector) IS 'implementation of + operator';
+COMMENT ON FUNCTION ruvector_sub(ruvector, ruvector) IS 'implementation of - operator';
+COMMENT ON FUNCTION ruvector_mul(ruvector, ruvector) IS 'implementation of * operator';
+COMMENT ON FUNCTION ruvector_concat(ruvector, ruvector) IS 'implementation of || operator';
+COMMENT ON FUNCTION ruvector_lt(ruvector, ruvector) IS 'implementation of < operator';
+COMMENT ON FUNCTION ruvector_le(ruvector, ruvector) IS 'implementation of <= operator';
+COMMENT ON FUNCTION ruvector_eq(ruvector, ruvector) IS 'implementation of = operator';
+COMMENT ON FUNCTION ruvector_ne(ruvector, ruvector) IS 'implementation of <> operator';
+COMMENT ON FUNCTION ruvector_ge(ruvector, ruvector) IS 'implementation of >= operator';
+COMMENT ON FUNCTION ruvector_gt(ruvector, ruvector) IS 'implementation of > operator';
+COMMENT ON FUNCTION ruvector_cmp(ruvector, ruvector) IS
+    'comparison, element by element and then by length: -1, 0 or 1';
+COMMENT ON FUNCTION ruvector_accum(double precision[], ruvector) IS 'aggregate transition function';
+COMMENT ON FUNCTION ruvector_combine(double precision[], double precision[]) IS
+    'aggregate combine function';
+COMMENT ON FUNCTION ruvector_avg(double precision[]) IS 'aggregate final function';
+COMMENT ON FUNCTION ruvector_sum(double precision[]) IS 'aggregate final function';
+COMMENT ON FUNCTION ruvector(ruvector, integer, boolean) IS 'checks the number of dimensions';
+COMMENT ON FUNCTION array_to_ruvector(integer[], integer, boolean) IS
+    'the elements of an array as a vector';
+COMMENT ON FUNCTION array_to_ruvector(real[], integer, boolean) IS
+    'the elements of an array as a vector';
+COMMENT ON FUNCTION array_to_ruvector(double precision[], integer, boolean) IS
+    'the elements of an array as a vector';
+COMMENT ON FUNCTION array_to_ruvector(numeric[], integer, boolean) IS
+    'the elements of an array as a vector';
+COMMENT ON FUNCTION ruvector_to_float4(ruvector) IS 'the elements of a vector as an array';
+COMMENT ON FUNCTION ruvector_to_float8(ruvector) IS 'the elements of a vector as an array';
+COMMENT ON FUNCTION ruvector_to_int4(ruvector) IS 'the elements of a vector, rounded, as an array';
+COMMENT ON FUNCTION ruvector_to_numeric(ruvector) IS 'the elements of a vector as an array';
+COMMENT ON FUNCTION ruhnswhandler(internal) IS 'handler of the access method ruhnsw';
+COMMENT ON FUNCTION ruivfflathandler(internal) IS 'handler of the access method ruivfflat';
+COMMENT ON FUNCTION ruhnsw_metric_l2(internal) IS
+    'support function of the operator class for Euclidean distance';
+COMMENT ON FUNCTION ruhnsw_metric_ip(internal) IS
+    'support function of the operator class for inner product';
+COMMENT ON FUNCTION ruhnsw_metric_cosine(internal) IS
+    'support function of the operator class for cosine distance';
+COMMENT ON FUNCTION ruhnsw_metric_l1(internal) IS
+    'support function of the operator class for L1 distance';
+COMMENT ON FUNCTION ruivfflat_metric_l2(internal) IS
+    'support function of the operator class for Euclidean distance';
+COMMENT ON FUNCTION ruivfflat_metric_ip(internal) IS
+    'support function of the operator class for inner product';
+COMMENT ON FUNCTION ruivfflat_metric_cosine(internal) IS
+    'support function of the operator class for cosine distance';
+COMMENT ON FUNCTION ruivfflat_metric_l1(internal) IS
+    'support function of the operator class for L1 distance';
+COMMENT ON AGGREGATE avg(ruvector) IS 'mean, element by element';
+COMMENT ON AGGREGATE sum(ruvector) IS 'sum, element by element';
+COMMENT ON OPERATOR <-> (ruvector, ruvector) IS 'Euclidean distance';
+COMMENT ON OPERATOR <#> (ruvector, ruvector) IS 'negative inner product';
+COMMENT ON OPERATOR <=> (ruvector, ruvector) IS 'cosine distance';
+COMMENT ON OPERATOR <+> (ruvector, ruvector) IS 'L1 distance';
+COMMENT ON OPERATOR + (ruvector, ruvector) IS 'sum, element by element';
+COMMENT ON OPERATOR - (ruvector, ruvector) IS 'difference, element by element';
+COMMENT ON OPERATOR * (ruvector, ruvector) IS 'product, element by element';
+COMMENT ON OPERATOR || (ruvector, ruvector) IS 'concatenation';
+COMMENT ON OPERATOR < (ruvector, ruvector) IS 'less than';
+COMMENT ON OPERATOR <= (ruvector, ruvector) IS 'less than or equal';
+COMMENT ON OPERATOR = (ruvector, ruvector) IS 'equal';
+COMMENT ON OPERATOR >= (ruvector, ruvector) IS 'greater than or equal';
+COMMENT ON OPERATOR > (ruvector, ruvector) IS 'greater than';
+COMMENT ON OPERATOR <> (ruvector, ruvector) IS 'not equal';
+COMMENT ON CAST (ruvector AS ruvector) IS 'checks the number of dimensions';
+COMMENT ON CAST (integer[] AS ruvector) IS 'an array as a vector';
+COMMENT ON CAST (real[] AS ruvector) IS 'an array as a vector';
+COMMENT ON CAST (double precision[] AS ruvector) IS 'an array as a vector';
+COMMENT ON CAST (numeric[] AS ruvector) IS 'an array as a vector';
+COMMENT ON CAST (ruvector AS real[]) IS 'a vector as an array';
+COMMENT ON CAST (ruvector AS double precision[]) IS 'a vector as an array';
+COMMENT ON CAST (ruvector AS integer[]) IS 'a vector as an array';
+COMMENT ON CAST (ruvector AS numeric[]) IS 'a vector as an array';
+COMMENT ON OPERATOR CLASS ruvector_ops USING btree IS 'order of vectors, element by element';
+COMMENT ON OPERATOR FAMILY ruvector_ops USING btree IS 'order of vectors, element by element';
+COMMENT ON OPERATOR CLASS ruvector_l2_ops USING ruhnsw IS 'nearest by Euclidean distance (<->)';
+COMMENT ON OPERATOR FAMILY ruvector_l2_ops USING ruhnsw IS 'nearest by Euclidean distance (<->)';
+COMMENT ON OPERATOR CLASS ruvector_ip_ops USING ruhnsw IS 'nearest by inner product (<#>)';
+COMMENT ON OPERATOR FAMILY ruvector_ip_ops USING ruhnsw IS 'nearest by inner product (<#>)';
+COMMENT ON OPERATOR CLASS ruvector_cosine_ops USING ruhnsw IS 'nearest by cosine distance (<=>)';
+COMMENT ON OPERATOR FAMILY ruvector_cosine_ops USING ruhnsw IS 'nearest by cosine distance (<=>)';
+COMMENT ON OPERATOR CLASS ruvector_l1_ops USING ruhnsw IS 'nearest by L1 distance (<+>)';
+COMMENT ON OPERATOR FAMILY ruvector_l1_ops USING ruhnsw IS 'nearest by L1 distance (<+>)';
+COMMENT ON OPERATOR CLASS ruvector_l2_ops USING ruivfflat IS 'nearest by Euclidean distance (<->)';
+COMMENT ON OPERATOR FAMILY ruvector_l2_ops USING ruivfflat IS 'nearest by Euclidean distance (<->)';
+COMMENT ON OPERATOR CLASS ruvector_ip_ops USING ruivfflat IS 'nearest by inner product (<#>)';
+COMMENT ON OPERATOR FAMILY ruvector_ip_ops USING ruivfflat IS 'nearest by inner product (<#>)';
+COMMENT ON OPERATOR CLASS ruvector_cosine_ops USING ruivfflat IS 'nearest by cosine distance (<=>)';
+COMMENT ON OPERATOR FAMILY ruvector_cosine_ops USING ruivfflat IS 'nearest by cosine distance (<=>)';
+COMMENT ON OPERATOR CLASS ruvector_l1_ops USING ruivfflat IS 'nearest by L1 distance (<+>)';
+COMMENT ON OPERATOR FAMILY ruvector_l1_ops USING ruivfflat IS 'nearest by L1 distance (<+>)';

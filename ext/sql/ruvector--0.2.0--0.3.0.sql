@@ -37,6 +37,44 @@ CREATE VIEW ruvector_trajectories WITH (security_barrier) AS
     JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.table_id::pg_catalog.oid
     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
 GRANT SELECT ON ruvector_trajectories TO PUBLIC;
+COMMENT ON VIEW ruvector_trajectories IS
+    'recorded searches of the tables that the reader owns, the last trajectory_window of each index';
+COMMENT ON COLUMN ruvector_trajectories.query_id IS
+    'id of the search, as ruvector_last_query_id() gave it';
+COMMENT ON COLUMN ruvector_trajectories.table_id IS 'table that was searched';
+COMMENT ON COLUMN ruvector_trajectories.index IS 'index that was searched';
+COMMENT ON COLUMN ruvector_trajectories.searched_at IS 'when the search began';
+COMMENT ON COLUMN ruvector_trajectories.user_name IS 'role that searched';
+COMMENT ON COLUMN ruvector_trajectories.mode IS 'static or adaptive';
+COMMENT ON COLUMN ruvector_trajectories.k IS 'rows that were taken';
+COMMENT ON COLUMN ruvector_trajectories.ef_search IS
+    'static effort, or the hard bound of an adaptive search';
+COMMENT ON COLUMN ruvector_trajectories.slack IS 'slack of the stop rule; 0 in a static search';
+COMMENT ON COLUMN ruvector_trajectories.target_recall IS 'declared recall';
+COMMENT ON COLUMN ruvector_trajectories.expected_recall IS 'recall that the bank promised';
+COMMENT ON COLUMN ruvector_trajectories.distances IS 'distances computed';
+COMMENT ON COLUMN ruvector_trajectories.hops IS 'nodes or lists expanded';
+COMMENT ON COLUMN ruvector_trajectories.pages IS 'index pages read';
+COMMENT ON COLUMN ruvector_trajectories.latency_us IS 'time inside the index, in microseconds';
+COMMENT ON COLUMN ruvector_trajectories.score IS 'how hard the search looked after its first steps';
+COMMENT ON COLUMN ruvector_trajectories.query IS
+    'query as the index compares it; null when it is not kept';
+COMMENT ON COLUMN ruvector_trajectories.query_hash IS
+    'keyed hash in the place of the query; equal for equal queries while one worker runs';
+COMMENT ON COLUMN ruvector_trajectories.recall IS 'share of the true neighbours that was returned';
+COMMENT ON COLUMN ruvector_trajectories.recall_exact IS
+    'measured against every row; false: against a search of large effort';
+COMMENT ON COLUMN ruvector_trajectories.needed_distances IS
+    'least distances that would have reached the declared recall';
+COMMENT ON COLUMN ruvector_trajectories.diversity IS 'how far the results lie apart, 0 (copies) to 1';
+COMMENT ON COLUMN ruvector_trajectories.success IS 'verdict: the search was good enough';
+COMMENT ON COLUMN ruvector_trajectories.confidence IS 'how sure the verdict is, 0 to 1';
+COMMENT ON COLUMN ruvector_trajectories.score_latency IS '0 (bad) to 1 (good)';
+COMMENT ON COLUMN ruvector_trajectories.score_recall IS '0 (bad) to 1 (good)';
+COMMENT ON COLUMN ruvector_trajectories.score_diversity IS '0 (bad) to 1 (good)';
+COMMENT ON COLUMN ruvector_trajectories.score_feedback IS '0 (bad) to 1 (good); null without feedback';
+COMMENT ON COLUMN ruvector_trajectories.recommendations IS 'what would help';
+COMMENT ON COLUMN ruvector_trajectories.judged_at IS 'when the verdict was reached';
 
 -- Which policies were accepted last, and by whom.
 CREATE TABLE ruvector_policy_state (
@@ -47,14 +85,21 @@ CREATE TABLE ruvector_policy_state (
     loaded_by name NOT NULL,
     loaded_at timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON TABLE ruvector_policy_state IS 'policies that were accepted last';
 
 CREATE FUNCTION ruvector_extract_patterns("table" regclass) RETURNS bigint
     AS 'MODULE_PATHNAME', 'ruv_extract_patterns' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_extract_patterns(regclass) IS
+    'learns from what was recorded now, and returns the number of patterns';
 
 -- Returns the new generation of the policies.
 CREATE FUNCTION ruvector_reload_policies() RETURNS bigint
     AS 'MODULE_PATHNAME', 'ruv_reload_policies' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION ruvector_reload_policies() FROM PUBLIC;
+
+COMMENT ON FUNCTION ruvector_reload_policies() IS
+    'loads and tests the policy files, puts them in use, and returns their generation';
 
 CREATE FUNCTION ruvector_policies(OUT name text, OUT kind text, OUT version text, OUT file text,
                                   OUT state text, OUT generation bigint, OUT calls bigint,
@@ -62,3 +107,5 @@ CREATE FUNCTION ruvector_policies(OUT name text, OUT kind text, OUT version text
                                   OUT worst_us double precision, OUT description text)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'ruv_policies' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ruvector_policies() IS 'policies in use, and how often they ran and failed';

@@ -32,6 +32,7 @@ CREATE TABLE ruvector_patterns (
     table_recall real[] NOT NULL,
     PRIMARY KEY (index_oid, pattern_id)
 );
+COMMENT ON TABLE ruvector_patterns IS 'the bank: what was learned for each index and region';
 SELECT pg_catalog.pg_extension_config_dump('ruvector_patterns', '');
 
 -- Totals of each index since learning was enabled.
@@ -45,6 +46,7 @@ CREATE TABLE ruvector_index_state (
     last_learned timestamptz,
     consolidated timestamptz
 );
+COMMENT ON TABLE ruvector_index_state IS 'totals of each index that learns';
 SELECT pg_catalog.pg_extension_config_dump('ruvector_index_state', '');
 
 -- Where past queries were answered: the entry points of similar ones. The flat form of the engine's
@@ -57,6 +59,7 @@ CREATE TABLE ruvector_memory (
     index_epoch bigint NOT NULL,
     flat bytea NOT NULL
 );
+COMMENT ON TABLE ruvector_memory IS 'remembered queries of each index and where they were answered';
 ALTER TABLE ruvector_memory ALTER COLUMN flat SET STORAGE EXTERNAL;
 
 -- Exact checks of adaptive searches as they were served, drawn evenly from all of them: what recall
@@ -72,10 +75,14 @@ CREATE TABLE ruvector_recall_checks (
     searched_at timestamptz NOT NULL,
     recall real NOT NULL
 );
+COMMENT ON TABLE ruvector_recall_checks IS 'exact checks of searches, which recall certificates rest on';
 CREATE INDEX ON ruvector_recall_checks (index_oid, target_recall, k, searched_at);
 
 CREATE FUNCTION ruvector_clear_learning("table" regclass) RETURNS void
     AS 'MODULE_PATHNAME', 'ruv_clear_learning' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_clear_learning(regclass) IS
+    'forgets what was learned for a table; learning goes on from nothing';
 
 -- trajectories: searches recorded since learning was enabled; pending: recorded and not yet looked
 -- at; judged: of these, traced and judged; samples: of these, kept for calibration. state is off,
@@ -103,6 +110,8 @@ CREATE FUNCTION ruvector_learning_stats("table" regclass, OUT index regclass, OU
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'ruv_learning_stats' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
+COMMENT ON FUNCTION ruvector_learning_stats(regclass) IS 'how far learning is, per index';
+
 -- What a search for k rows would do now: windows is how many windows of window_size results it
 -- would need, ef_search the static effort or the hard bound of an adaptive search.
 CREATE FUNCTION ruvector_get_search_params(index regclass, query ruvector, k integer DEFAULT 10,
@@ -114,6 +123,9 @@ CREATE FUNCTION ruvector_get_search_params(index regclass, query ruvector, k int
                                            OUT confidence double precision, OUT patterns integer,
                                            OUT max_distances bigint) RETURNS record
     AS 'MODULE_PATHNAME', 'ruv_get_search_params' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ruvector_get_search_params(regclass, ruvector, integer) IS
+    'what a search would do now';
 
 -- What exact checks say of the recall of an index, per declared target and number of rows taken. The
 -- interval is of the mean, share_low bounds the share of searches that reached the target (both at
@@ -129,3 +141,6 @@ CREATE FUNCTION ruvector_recall_certificate(index regclass, OUT target_recall do
                                             OUT since timestamptz, OUT until timestamptz,
                                             OUT verdict text) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'ruv_recall_certificate' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_recall_certificate(regclass) IS
+    'what exact checks say of the recall of an index';

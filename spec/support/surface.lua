@@ -84,6 +84,8 @@ M.GUARDED = {
       guarded("monitors", "works", "refuses", "ruvector_learning_stats('items')"),
    ["ruvector_get_search_params(regclass,ruvector,integer)"] =
       guarded("readers", "works", "works", "ruvector_get_search_params('items_embedding', '[1,2,3]')"),
+   ["ruvector_recall_certificate(regclass)"] =
+      guarded("owners", "works", "refuses", "ruvector_recall_certificate('items_embedding')"),
    ["ruvector_reload_policies()"] =
       guarded("superusers", "works", "works", "ruvector_reload_policies()"),
 }
@@ -97,6 +99,7 @@ M.RELATIONS = {
    ruvector_index_state = "private",
    ruvector_memory = "private",
    ruvector_policy_state = "private",
+   ruvector_recall_checks = "private",
    ruvector_trajectories = "readable",
 }
 
