@@ -1,5 +1,6 @@
 -- curve.lua - arithmetic of comparing two searches: a cost at a recall that was not measured itself,
--- medians, and the ratio of two systems over rounds.
+-- what perfect knowledge of every query would cost, means and their intervals, medians, and the ratio
+-- of two systems over rounds.
 --
 -- Near a recall, the logarithm of a cost (time, distances) is close to a line in the logarithm of
 -- the misses (1 - recall), so that is what is interpolated. Nothing is extrapolated: a recall beyond
@@ -33,6 +34,69 @@ function M.at_recall(points, recall)
       end
    end
    return nil
+end
+
+-- The gains of one query, from its cheapest point upwards, each dearer per recall than the one before: the
+-- upper hull of its points, since no mix of efforts does better. Appends {gain, cost} to `out`; returns the
+-- recall and the cost of the cheapest point.
+local function add_gains(points, out)
+   local at = points[1]
+   for _, point in ipairs(points) do
+      if point.cost < at.cost or point.cost == at.cost and point.recall > at.recall then at = point end
+   end
+   local start = at
+   while true do
+      local best, best_slope
+      for _, point in ipairs(points) do
+         if point.recall > at.recall and point.cost > at.cost then
+            local slope = (point.recall - at.recall) / (point.cost - at.cost)
+            if not best or slope > best_slope or slope == best_slope and point.cost > best.cost then
+               best, best_slope = point, slope
+            end
+         end
+      end
+      if not best then return start.recall, start.cost end
+      out[#out + 1] = { gain = best.recall - at.recall, cost = best.cost - at.cost, slope = best_slope }
+      at = best
+   end
+end
+
+--- The least mean cost at which the mean recall of all queries reaches `recall`, when it is known of each
+-- query what every effort would bring: effort goes where it gains most recall per cost. No search that
+-- chooses among these efforts can cost less.
+-- queries: an array; each an array of {recall, cost}, one for every effort that was measured, costs above 0.
+-- Returns nil when even the best effort of every query does not reach the recall.
+function M.perfect(queries, recall)
+   local gains, reached, cost = {}, 0, 0
+   for _, points in ipairs(queries) do
+      local r, c = add_gains(points, gains)
+      reached, cost = reached + r, cost + c
+   end
+   table.sort(gains, function(a, b) return a.slope > b.slope end)
+   local goal = recall * #queries
+   for _, step in ipairs(gains) do
+      if reached >= goal then break end
+      local share = math.min(1, (goal - reached) / step.gain)
+      reached, cost = reached + share * step.gain, cost + share * step.cost
+   end
+   if reached < goal - 1e-9 * #queries then return nil end
+   return cost / #queries
+end
+
+--- The mean of an array of numbers; nil of none.
+function M.mean(values)
+   local sum = 0
+   for i = 1, #values do sum = sum + values[i] end
+   return #values > 0 and sum / #values or nil
+end
+
+--- The mean of an array of numbers and the half width of its 95% interval by the normal approximation,
+-- which needs some hundred values; the half width is nil of fewer than two.
+function M.interval(values)
+   local mean, squares = M.mean(values), 0
+   if #values < 2 then return mean, nil end
+   for i = 1, #values do squares = squares + (values[i] - mean) ^ 2 end
+   return mean, 1.96 * math.sqrt(squares / (#values - 1) / #values)
 end
 
 --- The median of an array of numbers (the mean of the middle two when their count is even); nil of none.

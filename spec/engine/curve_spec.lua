@@ -42,6 +42,60 @@ describe("the cost at a recall", function()
    end)
 end)
 
+describe("the cost of perfect knowledge", function()
+   -- Two queries: an easy one, and one that gains 0.4 for 10 and another 0.4 for 40.
+   local easy = { { recall = 1, cost = 10 }, { recall = 1, cost = 20 }, { recall = 1, cost = 60 } }
+   local hard = { { recall = 0.2, cost = 10 }, { recall = 0.6, cost = 20 }, { recall = 1, cost = 60 } }
+
+   it("spends the effort where it gains", function()
+      near(10, curve.perfect({ easy, hard }, 0.6)) -- both at their cheapest
+      near(15, curve.perfect({ easy, hard }, 0.8)) -- the hard one a step further
+      near(35, curve.perfect({ easy, hard }, 1))
+   end)
+
+   it("takes a step for a share of the queries when that is enough", function()
+      near(12.5, curve.perfect({ easy, hard }, 0.7))
+   end)
+
+   it("skips an effort that gains less than a mix of its neighbours", function()
+      local dented = { { recall = 0, cost = 10 }, { recall = 0.1, cost = 20 }, { recall = 1, cost = 30 } }
+      near(20, curve.perfect({ dented }, 0.5))
+   end)
+
+   it("is not misled by an effort that costs more and finds less", function()
+      near(10, curve.perfect({ { { recall = 0.9, cost = 10 }, { recall = 0.8, cost = 30 } } }, 0.9))
+   end)
+
+   it("is never above that of one effort for all", function()
+      for _, recall in ipairs { 0.6, 0.8, 1 } do
+         local best
+         for i = 1, 3 do
+            local mean, cost = (easy[i].recall + hard[i].recall) / 2, (easy[i].cost + hard[i].cost) / 2
+            if mean >= recall then best = math.min(best or cost, cost) end
+         end
+         assert.is_true(curve.perfect({ easy, hard }, recall) <= best)
+      end
+   end)
+
+   it("is nil for a recall that no effort reaches", function()
+      assert.is_nil(curve.perfect({ easy, { { recall = 0.5, cost = 10 } } }, 0.8))
+   end)
+end)
+
+describe("a mean and its interval", function()
+   it("are those of the normal approximation", function()
+      local mean, half = curve.interval { 1, 2, 3, 4, 5 } -- variance 2.5
+      near(3, mean)
+      near(1.96 * math.sqrt(2.5 / 5), half)
+   end)
+
+   it("is a point when all values are equal, and unknown of one value", function()
+      assert.same({ 0.5, 0 }, { curve.interval { 0.5, 0.5, 0.5 } })
+      assert.same({ 7 }, { curve.interval { 7 } })
+      assert.is_nil(curve.mean {})
+   end)
+end)
+
 describe("medians, ratios and quantiles", function()
    it("takes the middle, or the mean of the middle two, and leaves its argument in order", function()
       local values = { 5, 1, 3 }
