@@ -11,6 +11,7 @@ local cluster = require("ruvector.cluster")
 local dataset = require("ruvector.dataset")
 local pg = require("ruvector.pg")
 local sweep = require("ruvector.sweep")
+local learned = require("demo.learned")
 local measure = require("demo.measure")
 local terminal = require("demo.terminal")
 
@@ -19,6 +20,7 @@ local TARGETS = { 0.95, 0.98, 0.99 }
 local DEFAULT_EF_SEARCH = 40
 local TRAIN_QUERIES = 10000 -- the first; the rest are the test queries
 local SHOWN_QUERY = 11308   -- of the test queries
+local SEARCH = ("SELECT id FROM packages ORDER BY embedding <=> $1 LIMIT %d"):format(measure.K)
 local BLOCK = 250           -- queries before a latency comparison changes sides
 local LEARNING_LIMIT = 300  -- seconds until learning is declared stuck
 
@@ -84,9 +86,11 @@ end
 
 -- ---- (2) before --------------------------------------------------------------------------------
 
+local function test_queries(data) return measure.range(TRAIN_QUERIES, data.queries.count - 1) end
+
 -- All test queries, by both searchers.
 local function count_tests(searchers, data, progress, note)
-   return measure.count(searchers, TRAIN_QUERIES, data.queries.count - 1, function(done, total)
+   return measure.count(searchers, test_queries(data), function(done, total)
       progress:show(done, total, note)
    end):means()
 end
@@ -101,7 +105,7 @@ local function measure_before(searchers, data)
    end)
    searchers[1]:set { ef_search = DEFAULT_EF_SEARCH }
    local tally = measure.tally()
-   searchers[1]:time(TRAIN_QUERIES, data.queries.count - 1, tally)
+   searchers[1]:time(test_queries(data), tally)
    local default = tally:means()
    progress:done(("found the best static ef_search for each recall in %d runs of %s queries"):format(
       runs, thousands(data.queries.count - TRAIN_QUERIES)))
@@ -118,30 +122,15 @@ end
 
 -- ---- (3) learning ------------------------------------------------------------------------------
 
-local STATS = [[SELECT * FROM ruvector_learning_stats('packages')
-   WHERE index = 'packages_embedding'::regclass]]
-
--- Waits until every training query has been looked at and what it taught is published. A search that
--- the ring could not hold counts as looked at: it is lost, and the figures below say so.
 local function wait_for_learning(db, server)
    local progress = terminal.progress("the worker learns")
-   local function learned()
-      local stats = db:row(STATS)
-      if stats.state == "failing" then error("learning fails: " .. stats.last_error, 0) end
-      local lost = stats.ring_dropped + stats.ring_lost + stats.ring_torn
-      local seen = ("%s, %d searches judged, %d patterns"):format(stats.state, stats.judged,
-         stats.patterns)
-      progress:show(stats.trajectories - stats.pending, TRAIN_QUERIES, seen)
-      return stats.trajectories + lost >= TRAIN_QUERIES and stats.state == "learned" and stats, seen
-   end
-   local ok, result = pcall(clock.wait_until, "the worker to learn from every training query",
-      LEARNING_LIMIT, learned, 0.2)
-   if not ok then
-      error(("%s\nThe end of the server's log:\n%s"):format(tostring(result), server:log_tail()), 0)
-   end
+   local result = learned.wait { db = db, server = server, table = "packages", searches = TRAIN_QUERIES,
+      limit = LEARNING_LIMIT, on_stats = function(stats)
+         progress:show(stats.trajectories - stats.pending, TRAIN_QUERIES,
+            ("%s, %d searches judged, %d patterns"):format(stats.state, stats.judged, stats.patterns))
+      end }
    progress:done(("learned: %s searches seen, %s judged by exact neighbours, %d patterns"):format(
       thousands(result.trajectories), thousands(result.judged), result.patterns))
-   result.seconds_per_1000 = result.learning_seconds / (result.trajectories / 1000)
    return result
 end
 
@@ -151,31 +140,24 @@ local function learn(server, data)
    db:exec("SELECT ruvector_enable_learning('packages', trajectory_window => $1::int)", TRAIN_QUERIES)
    local progress = terminal.progress("running the training queries")
    local searchers = {
-      measure.searcher(server:connect(), data, true), measure.searcher(server:connect(), data, true),
+      measure.searcher(server:connect(), data, SEARCH, true),
+      measure.searcher(server:connect(), data, SEARCH, true),
    }
-   measure.count(searchers, 0, TRAIN_QUERIES - 1, function(done, total) progress:show(done, total) end)
+   measure.count(searchers, measure.range(0, TRAIN_QUERIES - 1), function(done, total)
+      progress:show(done, total)
+   end)
    progress:done(("ran %s training queries"):format(thousands(TRAIN_QUERIES)))
    return wait_for_learning(db, server)
 end
 
 -- ---- (4) after ---------------------------------------------------------------------------------
 
--- Static and adaptive search in alternating blocks, so that whatever else the machine does weighs on
--- both alike.
 local function compare(searcher, data, target, ef_search, on_query)
-   local sides = {
-      { tally = measure.tally(), settings = { adaptive_search = "off", ef_search = ef_search } },
-      { tally = measure.tally(), settings = { adaptive_search = "on", target_recall = target } },
-   }
-   local last = data.queries.count - 1
-   for first = TRAIN_QUERIES, last, BLOCK do
-      for _, side in ipairs(sides) do
-         searcher:set(side.settings)
-         searcher:time(first, math.min(first + BLOCK - 1, last), side.tally)
-      end
-      on_query(math.min(first + BLOCK - 1, last) - TRAIN_QUERIES + 1)
-   end
-   return sides[1].tally:means(), sides[2].tally:means()
+   local tallies = measure.take_turns({
+      { searcher = searcher, settings = { adaptive_search = "off", ef_search = ef_search } },
+      { searcher = searcher, settings = { adaptive_search = "on", target_recall = target } },
+   }, test_queries(data), BLOCK, on_query)
+   return tallies[1]:means(), tallies[2]:means()
 end
 
 local function measure_after(searcher, data, best)
@@ -280,7 +262,7 @@ local function run(server, data, phases)
    phase("load", load_rows, db, data)
    phase("index", build_index, db, second, data)
    phase("show", show_search, db, data)
-   local searchers = { measure.searcher(db, data), measure.searcher(second, data) }
+   local searchers = { measure.searcher(db, data, SEARCH), measure.searcher(second, data, SEARCH) }
    searchers[1]:check_plan("packages_embedding")
    local default, best = phase("before", measure_before, searchers, data)
    local stats = phase("learn", learn, server, data)

@@ -22,10 +22,10 @@
 --   ROUNDS, WINDOW (seconds), QUERIES (test queries at most), M, EF_CONSTRUCTION
 --   EXTRA_WITH="storage = int8; storage = float16"   more ruhnsw indexes, beside the plain one
 
-local json = require("dkjson") -- Debian: lua-dkjson
 local clock = require("ruvector.clock")
 local cluster = require("ruvector.cluster")
 local curve = require("ruvector.curve")
+local common = require("benchmarks.common")
 local clients = require("benchmarks.index.clients")
 local criteria = require("benchmarks.index.criteria")
 local data = require("benchmarks.index.data")
@@ -36,50 +36,21 @@ local DEFAULT_EF = 40
 local HELD_OUT = 20 -- each that many-th row is inserted and not built
 local EF_SEARCHES = "10 14 20 28 40 57 80 113 160 226 320 453 640 800 1000 1400 2000 2800 4000"
 local say = terminal.say
-
-local function env_number(name, default)
-   local text = os.getenv(name)
-   if not text or text == "" then return default end
-   return tonumber(text) or error(("%s must be a number, not '%s'"):format(name, text), 0)
-end
-
-local function words(text, separator)
-   local out = {}
-   for word in text:gmatch("[^" .. separator .. "]+") do
-      word = word:match("^%s*(.-)%s*$")
-      if word ~= "" then out[#out + 1] = word end
-   end
-   return out
-end
+local show, step, markdown = common.show, common.step, common.markdown
 
 local function options()
-   local quick = (os.getenv("QUICK") or "") ~= "" and os.getenv("QUICK") ~= "0"
-   local o = { quick = quick, folder = os.getenv("DATA") or "", efs = {}, variants = { "" },
-      rounds = env_number("ROUNDS", quick and 3 or 5), window = env_number("WINDOW", quick and 0.5 or 1),
-      queries = env_number("QUERIES", quick and 500 or 2000), m = env_number("M", 16),
-      ef_construction = env_number("EF_CONSTRUCTION", 64) }
-   if o.folder == "" then o.folder = "../shared/data" end
-   local ef_text = os.getenv("EF") or ""
-   if ef_text == "" then ef_text = EF_SEARCHES end
-   for _, word in ipairs(words(ef_text, " ,")) do
-      local ef = tonumber(word) or error("EF must be a list of numbers, not '" .. ef_text .. "'", 0)
-      if ef < data.K then error(("EF %d is below the %d rows asked for"):format(ef, data.K), 0) end
-      o.efs[#o.efs + 1] = ef
+   local quick = common.flag("QUICK")
+   local o = { quick = quick, variants = { "" }, efs = common.numbers("EF", EF_SEARCHES),
+      rounds = common.number("ROUNDS", quick and 3 or 5),
+      window = common.number("WINDOW", quick and 0.5 or 1),
+      queries = common.number("QUERIES", quick and 500 or 2000), m = common.number("M", 16),
+      ef_construction = common.number("EF_CONSTRUCTION", 64),
+      names = quick and { "debian-packages" } or data.NAMES }
+   if o.efs[1] < data.K then error(("EF %d is below the %d rows asked for"):format(o.efs[1], data.K), 0) end
+   for _, with in ipairs(common.words(common.text("EXTRA_WITH", ""), ";")) do
+      o.variants[#o.variants + 1] = with
    end
-   table.sort(o.efs)
-   for _, with in ipairs(words(os.getenv("EXTRA_WITH") or "", ";")) do o.variants[#o.variants + 1] = with end
-   local names = words(os.getenv("DATASETS") or "", " ,")
-   o.named = #names > 0
-   o.names = o.named and names or quick and { "debian-packages" } or data.NAMES
    return o
-end
-
--- Progress of a step: what it was and how long it took.
-local function step(text, body)
-   local started = clock.now()
-   local results = { body() }
-   say(terminal.dim(("  %7.1f s  %s"):format(clock.now() - started, text)))
-   return unpack(results)
 end
 
 -- ---- the steps ---------------------------------------------------------------------------------
@@ -226,18 +197,11 @@ end
 
 -- ---- the report --------------------------------------------------------------------------------
 
-local function number(value, format) return value and format:format(value) or "-" end
-
-local function markdown(header, rows)
-   say("\n| " .. table.concat(header, " | ") .. " |\n|" .. ("---|"):rep(#header))
-   for _, row in ipairs(rows) do say("| " .. table.concat(row, " | ") .. " |") end
-end
-
 -- One line of the search table; label: the ef_search.
 local function search_row(name, label, p)
-   return { name, label, number(p.recall, "%.4f"), number(p.qps1, "%.0f"), number(p.qps2, "%.0f"),
-      number(p.p50_us, "%.0f"), number(p.p99_us, "%.0f"), number(p.pages, "%.0f"),
-      number(p.distances, "%.0f") }
+   return { name, label, show(p.recall, "%.4f"), show(p.qps1, "%.0f"), show(p.qps2, "%.0f"),
+      show(p.p50_us, "%.0f"), show(p.p99_us, "%.0f"), show(p.pages, "%.0f"),
+      show(p.distances, "%.0f") }
 end
 
 local function summary(point)
@@ -312,28 +276,7 @@ local function system_document(r)
       protocol = r.floor, points = r.summaries, at_recall = r.goals, churn = r.churn }
 end
 
-local function write_json(path, document)
-   local file = assert(io.open(path, "w"))
-   file:write(json.encode(document, { indent = true }), "\n")
-   file:close()
-end
-
 -- ---- all of it ---------------------------------------------------------------------------------
-
-local function open_sets(o)
-   local sets = {}
-   for _, name in ipairs(o.names) do
-      local directory = data.directory(name, o.folder)
-      if directory then
-         sets[#sets + 1] = data.open(name, directory, o.queries)
-      elseif o.named then
-         error(("data set %s is not in %s; DATA names another folder"):format(name, o.folder), 0)
-      else
-         say(("  %s is not in %s: left out"):format(name, o.folder))
-      end
-   end
-   return sets
-end
 
 local function compare(run, sets, document)
    local db = run.db
@@ -357,17 +300,16 @@ local function compare(run, sets, document)
    say("\n### criteria")
    local rows = {}
    for i, c in ipairs(document.criteria) do
-      rows[i] = { c.set, c.index, c.name, number(c.value, "%.3f"), c.limit, c.met and "met" or "not met" }
+      rows[i] = { c.set, c.index, c.name, show(c.value, "%.3f"), c.limit, c.met and "met" or "not met" }
    end
    markdown({ "data", "index", "criterion", "measured", "limit", "verdict" }, rows)
 end
 
 local function main(pool)
    local started, o = clock.now(), options()
-   local output = (os.getenv("RUVECTOR_BUILD") or "build") .. "/bench"
-   assert(os.execute("mkdir -p '" .. output .. "'") == 0, "cannot create " .. output)
+   local output = common.output_directory()
    terminal.heading("ruhnsw and pgvector's hnsw, in turns on one server")
-   local sets = open_sets(o)
+   local sets = common.open_sets(o.names, o.queries)
    local document = { m = o.m, ef_construction = o.ef_construction, rounds = o.rounds,
       window_seconds = o.window, quick = o.quick, sets = {}, criteria = {} }
    cluster.with({ directory = output .. "/cluster", preload = true, settings = {
@@ -378,7 +320,7 @@ local function main(pool)
       compare({ server = server, db = server:connect(), pool = pool, options = o }, sets, document)
    end)
    document.seconds = clock.now() - started
-   write_json(output .. "/index.json", document)
+   common.write_json(output .. "/index.json", document)
    say(("\n  the same figures: %s/index.json; all of it took %.0f s"):format(output, document.seconds))
 end
 

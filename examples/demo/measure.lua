@@ -1,28 +1,39 @@
--- measure.lua - runs the bundled queries through SQL and measures them.
+-- measure.lua - runs the queries of a data set through SQL and measures them: for the demo and for the
+-- benchmarks of learning.
 --
--- Recall is by distance against the exact neighbours (ruvector.dataset). Distances and pages are
--- what the index itself counted, by ruvector_last_search(). Latency is the time that the client
--- waits for a prepared statement, one query at a time on one connection.
+-- Recall is by distance against the exact neighbours. Distances and pages are what the index itself
+-- counted, by ruvector_last_search(). Latency is the time that the client waits for a prepared
+-- statement, one query at a time on one connection.
+--
+-- A data set here is anything with queries {count, dim, data = float *} and recall(query, ids, k): a
+-- ruvector.dataset, a set of benchmarks.index.data.
 
 local clock = require("ruvector.clock")
+local curve = require("ruvector.curve")
 local pg = require("ruvector.pg")
 
 local M = {}
 
 M.K = 10
 
-local SEARCH = ("SELECT id FROM packages ORDER BY embedding <=> $1 LIMIT %d"):format(M.K)
 local EFFORT = "SELECT distances, pages FROM ruvector_last_search()"
 
 local Searcher = {}
 Searcher.__index = Searcher
 
---- A connection that is ready to search; data: a ruvector.dataset. It takes no part in learning
--- unless told so by learning = true.
-function M.searcher(db, data, learning)
+--- A connection that is ready to search. sql: the search, with the query vector as $1, K ids as its
+-- result. It takes no part in learning unless told so by learning = true.
+function M.searcher(db, data, sql, learning)
    if not learning then db:exec("SET ruvector.trajectory_sample_rate = 0") end
-   return setmetatable({ db = db, data = data, search = db:prepare(SEARCH),
+   return setmetatable({ db = db, data = data, sql = sql, search = db:prepare(sql),
       effort = db:prepare(EFFORT) }, Searcher)
+end
+
+--- The query numbers first to last (inclusive) as an array.
+function M.range(first, last)
+   local out = {}
+   for query = first, last do out[#out + 1] = query end
+   return out
 end
 
 --- Settings for the searches that follow, by name without the prefix "ruvector.".
@@ -34,14 +45,15 @@ end
 
 --- Raises an error unless the search runs through the ruhnsw index.
 function Searcher:check_plan(index)
-   local plan = table.concat(self.db:column("EXPLAIN " .. SEARCH, self:vector(0)), "\n")
+   local plan = table.concat(self.db:column("EXPLAIN " .. self.sql, self:vector(0)), "\n")
    if not plan:find("Index Scan using " .. index, 1, true) then
       error("the search does not use the index " .. index .. ":\n" .. plan, 0)
    end
 end
 
 function Searcher:vector(query)
-   return pg.vector(self.data.queries:at(query), self.data.queries.dim)
+   local queries = self.data.queries
+   return pg.vector(queries.data + query * queries.dim, queries.dim)
 end
 
 -- ---- what is added up --------------------------------------------------------------------------
@@ -49,42 +61,39 @@ end
 local Tally = {}
 Tally.__index = Tally
 
---- A sum over queries: means() gives recall, distances, pages, and p50 and p99 in milliseconds
--- when latencies were measured.
+--- What was measured, query after query: arrays queries (their numbers), recalls, distances, pages, and
+-- latencies (seconds) where they were measured.
 function M.tally()
-   return setmetatable({ queries = 0, recall = 0, distances = 0, pages = 0, latencies = {} }, Tally)
+   return setmetatable({ queries = {}, recalls = {}, distances = {}, pages = {}, latencies = {} }, Tally)
 end
 
 function Tally:add(data, query, rows, effort, latency)
-   local ids = {}
+   local ids, n = {}, #self.queries + 1
    for i, row in ipairs(rows) do ids[i] = row[1] end
-   self.queries = self.queries + 1
-   self.recall = self.recall + data:recall(query, ids, M.K)
-   self.distances = self.distances + effort.distances
-   self.pages = self.pages + effort.pages
-   if latency then self.latencies[#self.latencies + 1] = latency end
+   self.queries[n] = query
+   self.recalls[n] = data:recall(query, ids, M.K)
+   self.distances[n] = effort.distances
+   self.pages[n] = effort.pages
+   if latency then self.latencies[n] = latency end
 end
 
--- Nearest rank.
-local function quantile(sorted, q) return sorted[math.max(1, math.ceil(q * #sorted))] end
-
+--- Means of recall, distances and pages per query, and p50 and p99 in milliseconds when latencies were
+-- measured.
 function Tally:means()
-   local out = { queries = self.queries, recall = self.recall / self.queries,
-      distances = self.distances / self.queries, pages = self.pages / self.queries }
+   local out = { queries = #self.queries, recall = curve.mean(self.recalls),
+      distances = curve.mean(self.distances), pages = curve.mean(self.pages) }
    if #self.latencies > 0 then
-      table.sort(self.latencies)
-      out.p50 = quantile(self.latencies, 0.50) * 1000
-      out.p99 = quantile(self.latencies, 0.99) * 1000
+      out.p50 = curve.quantile(self.latencies, 0.50) * 1000
+      out.p99 = curve.quantile(self.latencies, 0.99) * 1000
    end
    return out
 end
 
 -- ---- one connection: latency -------------------------------------------------------------------
 
---- Runs queries first to last (inclusive) one after the other and adds them, with their latency, to
--- the tally.
-function Searcher:time(first, last, tally)
-   for query = first, last do
+--- Runs queries (an array of numbers) one after the other and adds them, with their latency, to the tally.
+function Searcher:time(queries, tally)
+   for _, query in ipairs(queries) do
       local vector = self:vector(query)
       local started = clock.now()
       local rows = self.search:exec(vector)
@@ -93,20 +102,41 @@ function Searcher:time(first, last, tally)
    end
 end
 
+--- Several ways to search in alternating blocks of queries, so that whatever else the machine does weighs
+-- on all alike. sides: an array of {searcher, settings}; settings as in Searcher:set. queries: an array
+-- of numbers, each run once by every side. Returns the tallies in the order of the sides;
+-- on_query(done, total), when given, is called after each block.
+function M.take_turns(sides, queries, block, on_query)
+   local tallies = {}
+   for i in ipairs(sides) do tallies[i] = M.tally() end
+   for first = 1, #queries, block do
+      local last = math.min(first + block - 1, #queries)
+      local some = {}
+      for i = first, last do some[#some + 1] = queries[i] end
+      for i, side in ipairs(sides) do
+         side.searcher:set(side.settings)
+         side.searcher:time(some, tallies[i])
+      end
+      if on_query then on_query(last, #queries) end
+   end
+   return tallies
+end
+
 -- ---- several connections: counting -------------------------------------------------------------
 
---- Runs queries first to last on all searchers at once and returns their tally; without latencies,
--- since they disturb each other. on_query(done, total), when given, is called after each.
-function M.count(searchers, first, last, on_query)
-   local tally, next_query, done = M.tally(), first, 0
+--- Runs queries (an array of numbers) on all searchers at once and returns their tally; without
+-- latencies, since they disturb each other. on_query(done, total), when given, is called after each.
+function M.count(searchers, queries, on_query)
+   local tally, next_query, done = M.tally(), 1, 0
    local idle, busy, state = {}, {}, {}
    for _, searcher in ipairs(searchers) do idle[#idle + 1] = searcher end
 
    local function feed(searcher)
-      if next_query > last then return end
-      state[searcher.db] = { searcher = searcher, query = next_query }
+      local query = queries[next_query]
+      if not query then return end
+      state[searcher.db] = { searcher = searcher, query = query }
       busy[#busy + 1] = searcher.db
-      searcher.search:send(searcher:vector(next_query))
+      searcher.search:send(searcher:vector(query))
       next_query = next_query + 1
    end
 
@@ -128,7 +158,7 @@ function M.count(searchers, first, last, on_query)
          retire(db)
          feed(now.searcher)
          done = done + 1
-         if on_query then on_query(done, last - first + 1) end
+         if on_query then on_query(done, #queries) end
       end
    end
    return tally

@@ -10,7 +10,7 @@ local data = require("benchmarks.index.data")
 
 local M = {}
 
-local OPERATORS = { l2 = "<->", cosine = "<=>" }
+M.OPERATORS = { l2 = "<->", cosine = "<=>" }
 local PAGES_SAMPLE = 100
 
 local System = {}
@@ -45,7 +45,7 @@ M.SETUP = {
 
 function System:search_sql(set)
    return ("SELECT id FROM %s ORDER BY embedding %s $1 LIMIT %d"):format(self.table,
-      OPERATORS[set.metric], data.K)
+      M.OPERATORS[set.metric], data.K)
 end
 
 --- What the protocol alone costs: the same parameter, no search, no row of a table.
@@ -55,6 +55,15 @@ function System:insert_sql() return ("INSERT INTO %s (id, embedding) VALUES ($1,
 
 function System:set_ef(ef) return ("SET %s = %d"):format(self.ef, ef) end
 
+--- Copies rows into a table (id, embedding), in the order in which next_id() returns their numbers, until
+-- it returns nil.
+function M.copy_rows(db, name, set, next_id)
+   db:copy_binary(name .. " (id, embedding)", { "int8", "ruvector" }, function()
+      local id = next_id()
+      return id and { id, pg.vector(set.rows.data + id * set.rows.dim, set.rows.dim) }
+   end)
+end
+
 --- Loads the rows for which wanted(id) holds into a new table.
 function System:load(db, set, wanted)
    db:exec(("DROP TABLE IF EXISTS %s"):format(self.table))
@@ -62,10 +71,9 @@ function System:load(db, set, wanted)
       set.rows.dim))
    db:exec(("ALTER TABLE %s ALTER embedding SET STORAGE PLAIN"):format(self.table))
    local id = -1
-   db:copy_binary(self.table .. " (id, embedding)", { "int8", "ruvector" }, function()
+   M.copy_rows(db, self.table, set, function()
       repeat id = id + 1 until id >= set.rows.count or wanted(id)
-      if id >= set.rows.count then return nil end
-      return { id, pg.vector(set.rows.data + id * set.rows.dim, set.rows.dim) }
+      return id < set.rows.count and id or nil
    end)
    db:exec("VACUUM ANALYZE " .. self.table)
 end
