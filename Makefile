@@ -228,6 +228,12 @@ bench-index: install-as-needed ## ruhnsw against pgvector: speed at equal recall
 	  WINDOW='$(WINDOW)' QUERIES='$(QUERIES)' M='$(M)' EF_CONSTRUCTION='$(EF_CONSTRUCTION)' \
 	  EXTRA_WITH='$(EXTRA_WITH)' luajit examples/benchmarks/index_bench.lua
 
+bench-learning: install-as-needed ## what learning gains: recall, distances and time on queries it never saw; QUICK=1 for a short one
+	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \
+	  QUICK='$(QUICK)' DATASETS='$(DATASETS)' DATA='$(DATA)' SEEDS='$(SEEDS)' TARGETS='$(TARGETS)' \
+	  QUERIES='$(QUERIES)' LEARN='$(LEARN)' PASSES='$(PASSES)' \
+	  luajit examples/benchmarks/learning_bench.lua
+
 docs: ## pages of the library for policy authors, in BUILD/docs
 	@$(MAKE) --no-print-directory -s deps PACKAGES=lua-ldoc
 	ldoc --fatalwarnings --quiet --project ruvector --title 'ruvector: the library of policies' --dir $(BUILD)/docs lua/library
@@ -253,4 +259,4 @@ clean: ## remove everything that was built
 
 .PHONY: help deps build install docs install-as-needed demo test test-engine test-policies test-sql \
         test-e2e soak fuzz-pages fuzz-type test-assert sanitize sanitized-libraries bench bench-index \
-        lint format clean
+        bench-learning lint format clean
