@@ -14,8 +14,8 @@
 
 #include "host/internal.h"
 
-static const char *const kind_names[RV_POLICY_KINDS] = {"verdict", "distillation", "interpolation",
-                                                        "retention"};
+static const char *const kind_names[RV_POLICY_KINDS] = {
+    "verdict", "distillation", "interpolation", "retention", "tuning", "selection"};
 
 static const char *const cause_names[RV_HOST_CAUSES] = {
     "ok", "missing", "syntax", "error", "fuel", "memory", "shape", "self_test", "io"};

@@ -19,9 +19,11 @@ typedef enum rv_policy_kind {
     RV_POLICY_VERDICT = 0,
     RV_POLICY_DISTILLATION = 1,
     RV_POLICY_INTERPOLATION = 2,
-    RV_POLICY_RETENTION = 3
+    RV_POLICY_RETENTION = 3,
+    RV_POLICY_TUNING = 4,
+    RV_POLICY_SELECTION = 5
 } rv_policy_kind;
-#define RV_POLICY_KINDS 4
+#define RV_POLICY_KINDS 6
 
 /* "verdict", "distillation", ...; the file is this name plus ".lua". */
 const char *rv_policy_kind_name(rv_policy_kind kind);
@@ -241,5 +243,64 @@ typedef struct rv_keep_context {
     int64_t now_us;
 } rv_keep_context;
 bool rv_host_keep(void *keep_context, const rv_pattern *pattern);
+
+/* ---- tuning ------------------------------------------------------------------------------- */
+
+#define RV_TUNING_MAX_POINTS 64
+
+/* One measured setting of an index. */
+typedef struct rv_tuning_point {
+    double effort;    /* ef_search or probes */
+    double recall;    /* mean, 0 to 1 */
+    double distances; /* mean */
+    double latency_us;
+} rv_tuning_point;
+
+typedef enum rv_tuning_goal {
+    RV_TUNE_RECALL = 0,
+    RV_TUNE_LATENCY = 1,
+    RV_TUNE_BALANCED = 2
+} rv_tuning_goal;
+#define RV_TUNING_GOALS 3
+
+/* "recall", "latency", "balanced". */
+const char *rv_tuning_goal_name(rv_tuning_goal goal);
+
+typedef struct rv_tuning_choice {
+    uint32_t point;       /* which of the curve, from 0 */
+    double target_recall; /* for adaptive searches, 0.5 to 1 */
+} rv_tuning_choice;
+
+/* points: 1 to RV_TUNING_MAX_POINTS of them, rising effort. */
+rv_host_cause rv_host_choose(rv_host *host, const rv_tuning_point *points, uint32_t count,
+                             rv_tuning_goal goal, rv_tuning_choice *out, rv_host_failure *failure);
+
+/* ---- selection ---------------------------------------------------------------------------- */
+
+/* What is known of one of two indexes on the same column. -1: unknown. */
+typedef struct rv_selection_index {
+    double cost;       /* of a search for k rows, in the planner's units; always known */
+    double searches;   /* for about so many rows that were measured */
+    double latency_us; /* their mean */
+    double distances;  /* likewise */
+    double recall;     /* mean, of the searches of any k that were checked */
+} rv_selection_index;
+
+typedef struct rv_selection_input {
+    double k;           /* rows that the index has to give: limit / selectivity */
+    double limit;       /* rows that the query wants */
+    double rows;        /* of the table */
+    double selectivity; /* share of the rows that the query's conditions leave, 0 to 1 */
+    double target_recall;
+    rv_selection_index hnsw, ivfflat;
+} rv_selection_input;
+
+/* What a search costs by either index; only their ratio matters. 1e-9 to 1e18. */
+typedef struct rv_selection {
+    double hnsw, ivfflat;
+} rv_selection;
+
+rv_host_cause rv_host_predict(rv_host *host, const rv_selection_input *in, rv_selection *out,
+                              rv_host_failure *failure);
 
 #endif

@@ -12,7 +12,7 @@ if jit then jit.off(true, true) end
 
 local M = {}
 
-M.KINDS = { verdict = 0, distillation = 1, interpolation = 2, retention = 3 }
+M.KINDS = { verdict = 0, distillation = 1, interpolation = 2, retention = 3, tuning = 4, selection = 5 }
 M.TARGETS = {}
 for i = 0, engine.TARGETS - 1 do
    M.TARGETS[i + 1] = lib.rv_target_grid()[i]
@@ -269,6 +269,29 @@ function Host:distill(batch, allocator)
    end
    C.rv_distill_output_free(allocator, out)
    return patterns, cause_name(cause), failure_table(self.failure)
+end
+
+M.GOALS = { recall = 0, latency = 1, balanced = 2 }
+
+--- Chooses among the points of a curve; point counts from 1.
+function Host:choose(curve, goal)
+   local points, out = ffi.new("rv_tuning_point[?]", #curve, curve), ffi.new("rv_tuning_choice[1]")
+   local cause = C.rv_host_choose(self.c, points, #curve, M.GOALS[goal], out, self.failure)
+   return { point = out[0].point + 1, target_recall = out[0].target_recall }, cause_name(cause),
+      failure_table(self.failure)
+end
+
+--- What a search costs by either index; fields of rv_selection_index that are not given are unknown.
+function Host:predict(hnsw, ivfflat, features)
+   local input, out = ffi.new("rv_selection_input[1]"), ffi.new("rv_selection[1]")
+   fill(input[0], { k = 10, limit = 10, rows = 1000, selectivity = 1, target_recall = 0.95 })
+   fill(input[0], features or {})
+   for name, index in pairs({ hnsw = hnsw, ivfflat = ivfflat }) do
+      fill(input[0][name], { searches = -1, latency_us = -1, distances = -1, recall = -1 })
+      fill(input[0][name], index)
+   end
+   local cause = C.rv_host_predict(self.c, input, out, self.failure)
+   return { hnsw = out[0].hnsw, ivfflat = out[0].ivfflat }, cause_name(cause), failure_table(self.failure)
 end
 
 return M

@@ -3,7 +3,7 @@
 local cluster = require("ruvector.cluster")
 local learning = require("support.learning")
 
-local FILES = { "verdict", "distillation", "interpolation", "retention" }
+local FILES = { "verdict", "distillation", "interpolation", "retention", "tuning", "selection" }
 
 local function read(path)
    local file = assert(io.open(path, "r"))

@@ -47,6 +47,8 @@ local FUNCTIONS = {
    distillation = "distill = function(batch, kernels, config) BODY end",
    interpolation = "interpolate = function(query, patterns, defaults) BODY end",
    retention = "merge = function(a, b, weight) BODY end, keep = function(pattern, now) BODY end",
+   tuning = "choose = function(curve, goal) BODY end",
+   selection = "predict = function(features) BODY end",
 }
 
 --- The text of a policy whose functions have the given body. The body is on line 2 of the file.

@@ -98,6 +98,7 @@ M.RELATIONS = {
    ruvector_patterns = "private",
    ruvector_index_state = "private",
    ruvector_memory = "private",
+   ruvector_recall_checks = "private",
    ruvector_policy_state = "private",
    ruvector_recall_checks = "private",
    ruvector_trajectories = "readable",
