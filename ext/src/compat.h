@@ -11,6 +11,13 @@
 #error "ruvector needs PostgreSQL 13 to 17"
 #endif
 
+/* Memory for what travels with a setting's value. */
+#if PG_VERSION_NUM >= 160000
+#define ruv_guc_malloc(size) guc_malloc(LOG, size)
+#else
+#define ruv_guc_malloc(size) malloc(size)
+#endif
+
 #if PG_VERSION_NUM < 150000
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif

@@ -5,6 +5,7 @@
 
 #include <limits.h>
 
+#include "effort.h"
 #include "pause.h"
 
 #include "utils/guc.h"
@@ -40,17 +41,18 @@ static void
 define_search_settings(void)
 {
     DefineCustomIntVariable("ruvector.ef_search", "Size of the candidate list of a static search.",
-                            "Valid range is 1..10000.", &ruv_ef_search, 40, 1, 10000, PGC_USERSET,
-                            0, NULL, NULL, NULL);
+                            "Valid range is 1..10000.", &ruv_ef_search, 40, 1, RUV_MAX_EF_SEARCH,
+                            PGC_USERSET, 0, ruv_check_int_source, ruv_assign_ef_search, NULL);
     DefineCustomIntVariable("ruvector.probes", "Number of lists a static ruivfflat search visits.",
-                            "Valid range is 1..32768.", &ruv_probes, 1, 1, 32768, PGC_USERSET, 0,
-                            NULL, NULL, NULL);
+                            "Valid range is 1..32768.", &ruv_probes, 1, 1, RUV_MAX_PROBES,
+                            PGC_USERSET, 0, ruv_check_int_source, ruv_assign_probes, NULL);
     DefineCustomBoolVariable("ruvector.adaptive_search",
                              "Search with what was learned instead of the static effort.", NULL,
                              &ruv_adaptive_search, true, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomRealVariable("ruvector.target_recall", "The recall that searches should reach.",
-                             "Valid range is 0.5..1.0.", &ruv_target_recall, 0.95, 0.5, 1.0,
-                             PGC_USERSET, 0, NULL, NULL, NULL);
+                             "Valid range is 0.5..1.0.", &ruv_target_recall, 0.95,
+                             RUV_LEAST_TARGET_RECALL, 1.0, PGC_USERSET, 0, ruv_check_real_source,
+                             ruv_assign_target_recall, NULL);
     DefineCustomEnumVariable("ruvector.iterative_scan",
                              "Whether a scan goes on when its first results are used up.", NULL,
                              &ruv_iterative_scan, RUV_ITERATIVE_RELAXED, iterative_scan_options,

@@ -6,6 +6,7 @@
 #define RUVECTOR_LEARNING_H
 
 #include "ruvector.h"
+#include "effort.h"
 #include "utils/rel.h"
 
 /* Why a search was static, or that it was adaptive; reported by ruvector_last_search(). */
@@ -49,7 +50,8 @@ typedef struct RuvIndexIdentity {
     uint64 epoch; /* random, drawn at each build */
     rv_metric metric;
     int dim;
-    bool adaptive; /* the storage parameter */
+    bool adaptive;    /* the storage parameter */
+    RuvOwnEffort own; /* likewise */
 } RuvIndexIdentity;
 
 /* optimizer.c: fills *choice; static with the settings when nothing better is known. */

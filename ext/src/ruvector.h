@@ -45,6 +45,7 @@ typedef enum RuvIterativeScan {
     RUV_ITERATIVE_RELAXED
 } RuvIterativeScan;
 
+/* Where an index is searched, its own storage parameters may take the place of these: effort.h. */
 extern int ruv_ef_search;              /* ruvector.ef_search, 1..10000 */
 extern int ruv_probes;                 /* ruvector.probes */
 extern bool ruv_adaptive_search;       /* ruvector.adaptive_search */
@@ -65,6 +66,11 @@ extern int ruv_max_learning_databases; /* rings: databases that may learn (resta
 extern char *ruv_policy_directory;
 extern int ruv_policy_fuel;
 extern int ruv_policy_memory; /* kB */
+
+/* Ranges that storage parameters share with settings. */
+#define RUV_MAX_EF_SEARCH 10000
+#define RUV_MAX_PROBES 32768
+#define RUV_LEAST_TARGET_RECALL 0.5
 
 extern void ruv_define_settings(void);
 

@@ -201,7 +201,7 @@ ruv_recall_certificate(PG_FUNCTION_ARGS)
     ruv_store_open_or_fail(&store);
     require_learning(&store, table_oid);
     if (!put_groups(&store, index_oid, identity.epoch, rows, descriptor)) {
-        CheckGroup none = {.target = ruv_target_recall, .k = -1};
+        CheckGroup none = {.target = ruv_effective_target_recall(&identity.own), .k = -1};
 
         put_group(rows, descriptor, &none);
     }

@@ -226,7 +226,7 @@ ruv_distil(RuvIndexState *state)
         in.dim = (uint32_t)state->identity.dim;
         in.samples = collect_samples(state, in.k, count, now);
         in.sample_count = (uint32_t)count;
-        in.target_recall = ruv_target_recall;
+        in.target_recall = ruv_effective_target_recall(&state->identity.own);
         in.min_samples = state->min_samples;
         in.learning_rate = state->learning_rate;
         in.index_epoch = state->identity.epoch;

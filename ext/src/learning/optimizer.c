@@ -57,15 +57,15 @@ ruv_choice_reason_name(RuvChoiceReason reason)
 }
 
 static void
-choose_static(RuvChoice *choice)
+choose_static(const RuvIndexIdentity *index, RuvChoice *choice)
 {
     memset(choice, 0, sizeof(*choice));
     choice->mode = RV_SEARCH_STATIC;
-    choice->ef_search = ruv_ef_search;
-    choice->window = ruv_ef_search;
-    choice->target_recall = ruv_target_recall;
+    choice->ef_search = ruv_effective_ef_search(&index->own);
+    choice->window = choice->ef_search;
+    choice->target_recall = ruv_effective_target_recall(&index->own);
     choice->expected_recall = -1;
-    choice->probes = ruv_probes;
+    choice->probes = ruv_effective_probes(&index->own);
     choice->best_similarity = -1;
 }
 
@@ -188,7 +188,7 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
     /* The same build means the same metric and dimensions too. */
     memset(&in, 0, sizeof(in));
     in.k = pattern->k;
-    in.target_recall = ruv_target_recall;
+    in.target_recall = choice->target_recall;
     describe_pattern(pattern, 1.0, in.target_recall, &in.defaults);
     add_nearest_patterns(cache, pattern, query, &in, &choice->lookup_distances);
     cause = ruv_policy_interpolate(&in, &plan);
@@ -214,7 +214,7 @@ ruv_choose(const RuvIndexIdentity *index, const float *query, RuvChoice *choice)
 {
     RuvIndexCache *cache;
 
-    choose_static(choice);
+    choose_static(index, choice);
     if (ruv_shared == NULL) {
         choice->reason = RUV_REASON_NOT_PRELOADED;
         return;

@@ -342,6 +342,8 @@ refresh_state(RuvStore *store, RuvIndexState *state)
         state->loaded = true;
     } else if (identity.epoch != state->identity.epoch) {
         ruv_state_start_over(state, &identity);
+    } else {
+        state->identity = identity; /* storage parameters may have changed */
     }
 }
 

@@ -29,16 +29,15 @@
 
 #define PAGES_PER_VISIT 0.02
 
-/* m as built; the default when the index cannot be opened as one (hypothetical indexes). */
-static int
-built_m(const IndexOptInfo *info)
+static RuhnswInfo
+read_info(const IndexOptInfo *info)
 {
     Relation index = index_open(info->indexoid, NoLock);
     RuhnswInfo meta;
 
     ruhnsw_get_info(index, &meta);
     index_close(index, NoLock);
-    return meta.m;
+    return meta;
 }
 
 void
@@ -51,6 +50,7 @@ ruhnsw_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost
     double visit_cost;
     double descent;
     double first;
+    RuhnswInfo meta;
     double m;
 
     *correlation = 0;
@@ -60,11 +60,12 @@ ruhnsw_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost
         *pages = 0;
         return;
     }
-    m = built_m(info);
+    meta = read_info(info);
+    m = meta.m;
     get_tablespace_page_costs(info->reltablespace, NULL, &page_cost);
     visit_cost = page_cost * PAGES_PER_VISIT + cpu_index_tuple_cost + cpu_operator_cost;
     descent = 2 * m * log(Max(rows, m)) / log(m);
-    first = Min(descent + m * ruv_ef_search, rows);
+    first = Min(descent + m * ruv_effective_ef_search(&meta.identity.own), rows);
 
     *startup_cost = first * visit_cost;
     *total_cost = *startup_cost + rows * m * visit_cost;

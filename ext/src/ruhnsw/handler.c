@@ -3,7 +3,7 @@
  * of its operator classes.
  *
  * m, storage and learned_links are fixed by the build (the meta page has them): ALTER INDEX ... SET
- * changes them for the next REINDEX. ef_construction and adaptive_search take effect at once.
+ * changes them for the next REINDEX. The others take effect at once.
  */
 #include "ruhnsw/ruhnsw.h"
 
@@ -47,6 +47,12 @@ define_options(void)
     add_bool_reloption(option_kind, "adaptive_search",
                        "Search this index with what was learned about it.", true,
                        ShareUpdateExclusiveLock);
+    add_int_reloption(option_kind, "ef_search",
+                      "ruvector.ef_search of this index; 0 follows that setting.", 0, 0,
+                      RUV_MAX_EF_SEARCH, ShareUpdateExclusiveLock);
+    add_real_reloption(option_kind, "target_recall",
+                       "ruvector.target_recall of this index; 0 follows that setting.", 0, 0, 1,
+                       ShareUpdateExclusiveLock);
     options_defined = true;
 }
 
@@ -59,6 +65,8 @@ ruhnsw_options(Datum reloptions, bool validate)
         {"storage", RELOPT_TYPE_ENUM, offsetof(RuhnswOptions, storage)},
         {"learned_links", RELOPT_TYPE_INT, offsetof(RuhnswOptions, learned_links)},
         {"adaptive_search", RELOPT_TYPE_BOOL, offsetof(RuhnswOptions, adaptive_search)},
+        {"ef_search", RELOPT_TYPE_INT, offsetof(RuhnswOptions, ef_search)},
+        {"target_recall", RELOPT_TYPE_REAL, offsetof(RuhnswOptions, target_recall)},
     };
     RuhnswOptions *options = build_reloptions(reloptions, validate, option_kind,
                                               sizeof(RuhnswOptions), table, lengthof(table));
@@ -68,6 +76,8 @@ ruhnsw_options(Datum reloptions, bool validate)
                         errmsg("ef_construction must be at least 2 * m"),
                         errdetail("ef_construction is %d, m is %d.", options->ef_construction,
                                   options->m)));
+    if (validate && options)
+        ruv_check_own_target(options->target_recall);
     return (bytea *)options;
 }
 
@@ -118,6 +128,19 @@ ruhnsw_option_adaptive(Relation index)
     RuhnswOptions *options = (RuhnswOptions *)index->rd_options;
 
     return options ? options->adaptive_search : true;
+}
+
+RuvOwnEffort
+ruhnsw_option_effort(Relation index)
+{
+    RuhnswOptions *options = (RuhnswOptions *)index->rd_options;
+    RuvOwnEffort own = {0};
+
+    if (options) {
+        own.ef_search = options->ef_search;
+        own.target_recall = options->target_recall;
+    }
+    return own;
 }
 
 bool

@@ -243,6 +243,7 @@ ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *ou
     out->metric = (rv_metric)meta->metric;
     out->dim = meta->dim;
     out->adaptive = ruhnsw_option_adaptive(index);
+    out->own = ruhnsw_option_effort(index);
 }
 
 void

@@ -41,6 +41,8 @@ typedef struct RuhnswOptions {
     int storage; /* RuhnswStorage */
     int learned_links;
     bool adaptive_search;
+    int ef_search; /* 0: the setting's */
+    double target_recall;
 } RuhnswOptions;
 
 /* ---- options and operator class (handler.c) ---- */
@@ -51,6 +53,7 @@ extern RuhnswStorage ruhnsw_option_storage(Relation index); /* AUTO included */
 extern const char *ruhnsw_storage_name(RuhnswStorage storage);
 extern int ruhnsw_option_learned(Relation index);
 extern bool ruhnsw_option_adaptive(Relation index);
+extern RuvOwnEffort ruhnsw_option_effort(Relation index);
 
 /* ---- meta page (meta.c) ---- */
 

@@ -278,7 +278,8 @@ may_continue(RuhnswScan *state)
         return true;
     RUV_PAUSE("ruhnsw-scan-window");
     if (ruv_iterative_scan == RUV_ITERATIVE_OFF &&
-        (state->choice.mode != RV_SEARCH_ADAPTIVE || state->returned >= ruv_ef_search))
+        (state->choice.mode != RV_SEARCH_ADAPTIVE ||
+         state->returned >= ruv_effective_ef_search(&state->identity.own)))
         return false;
     if (stats.distances >= (uint64)ruv_max_scan_tuples)
         return false;

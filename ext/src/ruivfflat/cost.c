@@ -25,15 +25,15 @@
 #include "utils/selfuncs.h"
 #include "utils/spccache.h"
 
-static double
-built_lists(const IndexOptInfo *info)
+static RuivfInfo
+read_info(const IndexOptInfo *info)
 {
     Relation index = index_open(info->indexoid, NoLock);
     RuivfInfo meta;
 
     ruivf_get_info(index, &meta);
     index_close(index, NoLock);
-    return meta.lists;
+    return meta;
 }
 
 void
@@ -43,6 +43,7 @@ ruivf_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost 
     IndexOptInfo *info = path->indexinfo;
     double rows = Max(info->tuples, 1.0);
     double page_cost;
+    RuivfInfo meta;
     double lists;
     double share;
     double scan_cost;
@@ -55,8 +56,9 @@ ruivf_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost 
         *pages = 0;
         return;
     }
-    lists = built_lists(info);
-    share = Min(ruv_probes / lists, 1.0);
+    meta = read_info(info);
+    lists = meta.lists;
+    share = Min(ruv_effective_probes(&meta.identity.own) / lists, 1.0);
     get_tablespace_page_costs(info->reltablespace, NULL, &page_cost);
     scan_cost = info->pages * page_cost + rows * cpu_operator_cost;
     centres_cost = lists * cpu_operator_cost;

@@ -3,7 +3,7 @@
  * of its operator classes.
  *
  * lists and storage are fixed by the build (the meta page has them), so changing them takes effect
- * at the next REINDEX; adaptive_search takes effect at once.
+ * at the next REINDEX; the others take effect at once.
  */
 #include "ruivfflat/ruivfflat.h"
 
@@ -40,6 +40,12 @@ define_options(void)
     add_bool_reloption(option_kind, "adaptive_search",
                        "Search this index with what was learned about it.", true,
                        ShareUpdateExclusiveLock);
+    add_int_reloption(option_kind, "probes",
+                      "ruvector.probes of this index; 0 follows that setting.", 0, 0,
+                      RUV_MAX_PROBES, ShareUpdateExclusiveLock);
+    add_real_reloption(option_kind, "target_recall",
+                       "ruvector.target_recall of this index; 0 follows that setting.", 0, 0, 1,
+                       ShareUpdateExclusiveLock);
     options_defined = true;
 }
 
@@ -50,10 +56,15 @@ ruivf_options(Datum reloptions, bool validate)
         {"lists", RELOPT_TYPE_INT, offsetof(RuivfOptions, lists)},
         {"storage", RELOPT_TYPE_ENUM, offsetof(RuivfOptions, storage)},
         {"adaptive_search", RELOPT_TYPE_BOOL, offsetof(RuivfOptions, adaptive_search)},
+        {"probes", RELOPT_TYPE_INT, offsetof(RuivfOptions, probes)},
+        {"target_recall", RELOPT_TYPE_REAL, offsetof(RuivfOptions, target_recall)},
     };
+    RuivfOptions *options = build_reloptions(reloptions, validate, option_kind,
+                                             sizeof(RuivfOptions), table, lengthof(table));
 
-    return (bytea *)build_reloptions(reloptions, validate, option_kind, sizeof(RuivfOptions), table,
-                                     lengthof(table));
+    if (validate && options)
+        ruv_check_own_target(options->target_recall);
+    return (bytea *)options;
 }
 
 int
@@ -80,6 +91,19 @@ ruivf_option_adaptive(Relation index)
     RuivfOptions *options = (RuivfOptions *)index->rd_options;
 
     return options ? options->adaptive_search : true;
+}
+
+RuvOwnEffort
+ruivf_option_effort(Relation index)
+{
+    RuivfOptions *options = (RuivfOptions *)index->rd_options;
+    RuvOwnEffort own = {0};
+
+    if (options) {
+        own.probes = options->probes;
+        own.target_recall = options->target_recall;
+    }
+    return own;
 }
 
 bool

@@ -94,6 +94,7 @@ ruivf_identity(Relation index, const RuivfMetaData *meta, RuvIndexIdentity *out)
     out->metric = (rv_metric)meta->metric;
     out->dim = meta->dim;
     out->adaptive = ruivf_option_adaptive(index);
+    out->own = ruivf_option_effort(index);
 }
 
 void

@@ -39,6 +39,8 @@ typedef struct RuivfOptions {
     int lists;
     int storage; /* RuivfStorageOption */
     bool adaptive_search;
+    int probes; /* 0: the setting's */
+    double target_recall;
 } RuivfOptions;
 
 /* ---- options and operator class (handler.c) ---- */
@@ -46,6 +48,7 @@ typedef struct RuivfOptions {
 extern int ruivf_option_lists(Relation index);
 extern rv_ivf_storage ruivf_option_storage(Relation index, int dim); /* auto resolved */
 extern bool ruivf_option_adaptive(Relation index);
+extern RuvOwnEffort ruivf_option_effort(Relation index);
 
 /* ---- meta page (meta.c) ---- */
 

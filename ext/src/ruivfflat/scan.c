@@ -197,7 +197,7 @@ may_continue(RuivfScan *state)
     if (rv_ivf_get_stats(state->ivf).windows == 0)
         return true;
     if (ruv_iterative_scan == RUV_ITERATIVE_OFF &&
-        (!state->rule.adaptive || state->returned >= ruv_ef_search))
+        (!state->rule.adaptive || state->returned >= ruv_effective_ef_search(&state->identity.own)))
         return false;
     rows = rv_ivf_rows(state->ivf);
     if (rows >= (uint64)ruv_max_scan_tuples)
