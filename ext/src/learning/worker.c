@@ -219,6 +219,7 @@ unload_state(RuvIndexState *state)
     state->flat_memory_size = 0;
     state->memory_changed = false;
     state->memory_renewed = false;
+    state->vectors_stored = false;
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;
@@ -240,6 +241,7 @@ forget_figures(RuvIndexState *state)
     state->last_learned = 0;
     state->consolidated = 0;
     memset(&state->running, 0, sizeof(state->running));
+    memset(&state->totals, 0, sizeof(state->totals));
 }
 
 static void
@@ -269,6 +271,7 @@ configure_state(const RuvIndexState *configured)
     state->window = configured->window;
     state->learning_rate = configured->learning_rate;
     state->min_samples = configured->min_samples;
+    state->keep_queries = configured->keep_queries;
     state->slot = ruv_registry_add(MyDatabaseId, ruv_worker.database_slot, state->table_oid,
                                    state->index_oid);
     state->seen = state->slot != NULL;
@@ -335,9 +338,11 @@ refresh_state(RuvStore *store, RuvIndexState *state)
     } else if (!state->loaded) {
         state->identity = identity;
         ruv_store_load_state(store, state);
+        ruv_totals_load(store, state);
         ruv_store_load_samples(store, state);
         ruv_store_load_patterns(store, state);
         ruv_store_load_memory(store, state);
+        state->vectors_stored = state->vectors_stored || state->flat_memory != NULL;
         state->distilled_samples = (uint32)list_length(state->samples);
         state->loaded = true;
     } else if (identity.epoch != state->identity.epoch) {
