@@ -55,10 +55,14 @@ void
 ruv_reader_report(RuvReader *reader)
 {
     pgBufferUsage.shared_blks_hit += (int64)reader->unseen;
-    for (; reader->unseen > 0; reader->unseen--) {
-        pgstat_count_buffer_read(reader->index);
-        pgstat_count_buffer_hit(reader->index);
+    if (pgstat_should_count_relation(reader->index)) {
+        /* What pgstat_count_buffer_read and pgstat_count_buffer_hit do, many times. */
+        PgStat_TableCounts *counts = &reader->index->pgstat_info->t_counts;
+
+        counts->t_blocks_fetched += (PgStat_Counter)reader->unseen;
+        counts->t_blocks_hit += (PgStat_Counter)reader->unseen;
     }
+    reader->unseen = 0;
 }
 
 /* The pin of a block, by the hint if that is right and the buffer is in use: without the table. */

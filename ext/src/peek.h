@@ -44,7 +44,7 @@
 #define RUV_PEEK_MIN_USAGE 2
 
 /* One glance in so many is made a look under a pin. */
-#define RUV_GLANCES_PER_LOOK 32
+#define RUV_GLANCES_PER_LOOK 64
 
 typedef struct RuvHints {
     BlockNumber capacity;
@@ -59,6 +59,7 @@ typedef struct RuvReader {
     bool logged;   /* changes raise the LSN */
     uint64 pages;  /* pages looked at since the reader was opened */
     uint64 unseen; /* peeks that are not in the statistics yet */
+    uint32 glances;
 } RuvReader;
 
 /* One look at one page. */
@@ -148,7 +149,8 @@ static inline Page
 ruv_glance(RuvReader *reader, BlockNumber block)
 {
     if (!reader->shared || block >= reader->hints->blocks ||
-        !BufferIsValid(reader->hints->buffers[block]) || reader->pages % RUV_GLANCES_PER_LOOK == 0)
+        !BufferIsValid(reader->hints->buffers[block]) ||
+        ++reader->glances % RUV_GLANCES_PER_LOOK == 0)
         return NULL;
     reader->pages++;
     reader->unseen++;

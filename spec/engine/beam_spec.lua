@@ -98,7 +98,9 @@ describe("the beam", function()
          local random = proximity.generator(7)
          for seed = 1, 12 do
             local graph = small_graph(seed, { metric = metric, dead = seed % 3 * 0.2,
-               missing = seed % 2 * 0.1, levels = seed % 4 })
+               missing = seed % 2 * 0.1, levels = seed % 4,
+               -- all, some and none of the visited nodes in the bitmap
+               key_limit = seed % 3 * 64 })
             for query = 1, 4 do
                compare(graph, random, ("graph %d, query %d"):format(seed, query))
                proximity.random_query(graph)

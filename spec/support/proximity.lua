@@ -85,12 +85,13 @@ end
 
 --- A random graph. options: count, dim, degree, metric, seed; dead: the share of dead nodes;
 --- missing: the share of nodes that no longer exist for distance(); levels: how many upper levels.
---- Nodes are numbered from 0. The links are to near nodes and back, so parts may be out of reach.
+--- key_limit: of the visited set. Nodes are numbered from 0. The links are to near nodes and back, so parts may be out of reach.
 function M.random(options)
    local random = M.generator(options.seed)
    local graph = {
       count = options.count, metric = options.metric or "l2", random = random, points = {},
       dead = {}, missing = {}, links = {}, max_degree = 1, expansions = 0, measured = 0,
+      key_limit = options.key_limit,
    }
    for node = 0, graph.count - 1 do
       graph.points[node] = point(random, options.dim)
@@ -188,6 +189,7 @@ function M.interface(graph)
    end
    current = graph
    interface.max_degree = graph.max_degree
+   interface.key_limit = graph.key_limit or 0
    return interface
 end
 

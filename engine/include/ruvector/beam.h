@@ -29,17 +29,21 @@ typedef struct rv_neighbour {
     uint32_t flags;
 } rv_neighbour;
 
-/* The set of visited nodes: open addressing over uint64, grows through the allocator. */
+/* The set of visited nodes, by their keys (rv_graph.key): grows through the allocator. */
 typedef struct rv_visited rv_visited;
 
-/* Adds node. True if it was not yet in the set. On lack of memory returns false and the beam
+/* Adds a key. True if it was not yet in the set. On lack of memory returns false and the beam
  * reports RV_ERR_NOMEM at its next step. */
-bool rv_visited_add(rv_visited *visited, rv_node node);
+bool rv_visited_add(rv_visited *visited, uint64_t key);
+
+/* The same for count keys; moves those that were not yet in the set to the front, in their order,
+ * and returns how many. */
+uint32_t rv_visited_add_all(rv_visited *visited, uint32_t *keys, uint32_t count);
 
 typedef struct rv_graph {
     void *ctx;
     /*
-     * Appends to out the neighbours of node at level which rv_visited_add accepted, with their raw
+     * Appends to out the neighbours of node at level whose keys rv_visited_add accepted, with raw
      * distances to the current query; at most capacity of them, capacity is never less than
      * max_degree. Stores the number written in *count. The implementation reads all links first,
      * then fetches the vectors of the unvisited ones, so that it can prefetch.
@@ -54,6 +58,10 @@ typedef struct rv_graph {
     void (*prefetch)(void *ctx, rv_node node);
     /* Early exit, polled once per expansion; NULL = never. True ends with RV_ERR_CANCELLED. */
     bool (*cancelled)(void *ctx);
+    /* The key of a node in the visited set; NULL: the node itself. */
+    uint64_t (*key)(void *ctx, rv_node node);
+    /* Nearly all keys are below it, and most numbers below it are keys; 0: nothing is known. */
+    uint64_t key_limit;
 } rv_graph;
 
 typedef struct rv_stop_rule {

@@ -153,7 +153,11 @@ run_walk(walk *w, const rv_allocator *allocator, const float *query, uint32_t ra
     const flat_header *header = w->header;
     rv_metric space = rv_bank_space((rv_metric)header->metric);
     rv_metric_map map = rv_metric_map_make(space, 0, 0);
-    rv_graph graph = {w, walk_expand, walk_distance, 2 * header->m, NULL, NULL};
+    rv_graph graph = {.ctx = w,
+                      .expand = walk_expand,
+                      .distance = walk_distance,
+                      .max_degree = 2 * header->m,
+                      .key_limit = header->regions};
     rv_stop_rule rule = {.window = ranked < WALK_WINDOW / 2 ? WALK_WINDOW : 2 * ranked};
     rv_beam *beam;
     rv_status status = rv_beam_create(allocator, &graph, &map, &beam, err);

@@ -145,9 +145,7 @@ rv_beam_start(rv_beam *beam, const rv_stop_rule *rule, rv_node entry, int entry_
     beam->state = RV_BEAM_BUSY;
     if (status != RV_OK)
         return status;
-    /* A search visits about half of what it looks at for each place of its window. */
-    status = rv_visited_expect(&beam->visited, (uint64_t)rule->window * beam->graph->max_degree / 2,
-                               err);
+    status = rv_beam_expect(beam, rule->window, err);
     if (status != RV_OK)
         return status;
     rv_beam_reset(beam);

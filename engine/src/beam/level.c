@@ -11,10 +11,29 @@
 
 #include "../base/internal.h"
 
+/* Marks a node as visited; false if it was. */
+static inline bool
+visit(rv_beam *beam, rv_node node)
+{
+    const rv_graph *graph = beam->graph;
+
+    return rv_visited_insert(&beam->visited, graph->key ? graph->key(graph->ctx, node) : node);
+}
+
 static rv_status
 fail_visited(const rv_beam *beam, rv_error *err)
 {
     return rv_fail_nomem(err, ((size_t)4 << beam->visited.bits) * sizeof(rv_node));
+}
+
+rv_status
+rv_beam_expect(rv_beam *beam, uint32_t ef, rv_error *err)
+{
+    const rv_graph *graph = beam->graph;
+
+    /* A search visits about half of what it looks at for each place of its window. */
+    return rv_visited_expect(&beam->visited, (uint64_t)ef * graph->max_degree / 2, graph->key_limit,
+                             err);
 }
 
 rv_status
@@ -70,7 +89,7 @@ measure(rv_beam *beam, rv_node node, rv_neighbour *out, bool *found, rv_error *e
 static rv_status
 descend(rv_beam *beam, rv_neighbour *at, int level, rv_error *err)
 {
-    rv_visited_insert(&beam->visited, at->node);
+    visit(beam, at->node);
     for (; level >= 1; level--) {
         bool nearer = true;
 
@@ -110,12 +129,12 @@ rv_beam_enter(rv_beam *beam, rv_node entry, int entry_level, const rv_node *extr
             return status;
         rv_visited_clear(&beam->visited);
         if (found) {
-            rv_visited_insert(&beam->visited, point.node);
+            visit(beam, point.node);
             rv_entry_list_append(&beam->beyond, point);
         }
     }
     for (uint32_t i = 0; i < extra_count; i++) {
-        if (!rv_visited_insert(&beam->visited, extra[i]))
+        if (!visit(beam, extra[i]))
             continue;
         status = measure(beam, extra[i], &point, &found, err);
         if (status != RV_OK)
@@ -166,14 +185,14 @@ rv_beam_search_level(rv_beam *beam, const rv_neighbour *entries, uint32_t entry_
     if (ef < 1)
         return rv_fail(err, RV_ERR_RANGE, "ef is 0, must be at least 1");
     beam->state = RV_BEAM_IDLE;
-    rv_visited_clear(&beam->visited);
     rv_entry_list_clear(&beam->open);
     rv_entry_list_clear(&beam->pending);
-    status = reserve_level(beam, entry_count, err);
-    if (status != RV_OK)
+    if ((status = rv_beam_expect(beam, ef, err)) != RV_OK ||
+        (status = reserve_level(beam, entry_count, err)) != RV_OK)
         return status;
+    rv_visited_clear(&beam->visited);
     for (uint32_t i = 0; i < entry_count; i++)
-        if (rv_visited_insert(&beam->visited, entries[i].node))
+        if (visit(beam, entries[i].node))
             add_level_node(beam, entries[i], ef);
     if (beam->visited.failed)
         return fail_visited(beam, err);

@@ -90,6 +90,10 @@ struct rv_beam {
 /* Empties every list and the visited set, zeroes the counters. */
 void rv_beam_reset(rv_beam *beam);
 
+/* Prepares the visited set for a search with a window of ef; rv_beam_reset comes next, or
+ * rv_visited_clear. */
+rv_status rv_beam_expect(rv_beam *beam, uint32_t ef, rv_error *err);
+
 /* Expands one node into fresh; counts, polls cancelled. */
 rv_status rv_beam_expand(rv_beam *beam, rv_node node, int level, rv_error *err);
 

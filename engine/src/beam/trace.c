@@ -252,6 +252,9 @@ rv_beam_trace(rv_beam *beam, const rv_trace_limits *limits, rv_node entry, int e
     for (uint32_t i = 0; i < truth_count; i++)
         efforts[i] = (rv_effort){INFINITY, UINT32_MAX, UINT32_MAX};
 
+    status = rv_beam_expect(beam, limits->k, err);
+    if (status != RV_OK)
+        return status;
     rv_beam_reset(beam);
     rv_float_list_clear(&beam->expanded);
     status = rv_beam_enter(beam, entry, entry_level, limits->extra, limits->extra_count, err);

@@ -96,6 +96,7 @@ rv_hnsw_cursor_create(const rv_allocator *allocator, const rv_hnsw *graph, rv_hn
     cursor->interface.expand = cursor_expand;
     cursor->interface.distance = cursor_distance;
     cursor->interface.max_degree = 2 * graph->options.m;
+    cursor->interface.key_limit = rv_hnsw_nodes(graph);
     *out = cursor;
     return RV_OK;
 }

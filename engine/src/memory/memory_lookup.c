@@ -127,7 +127,11 @@ walk(lookup *l, const void *buffer, const rv_allocator *allocator, bool skip_equ
 {
     const memory_header *header = l->header;
     rv_metric_map map = rv_metric_map_make(memory_space((rv_metric)header->metric), 0, 0);
-    rv_graph graph = {l, expand, entry_distance, 2 * header->m, NULL, NULL};
+    rv_graph graph = {.ctx = l,
+                      .expand = expand,
+                      .distance = entry_distance,
+                      .max_degree = 2 * header->m,
+                      .key_limit = header->count};
     rv_stop_rule rule = {.window = RV_MEMORY_NEAREST + (skip_equal ? 1 : 0)};
     uint32_t taken = 0;
     rv_beam *beam;

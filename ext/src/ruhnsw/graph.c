@@ -9,7 +9,7 @@
  * shows only leads the search:
  *   - a neighbour's code never changes while anything links to it, so a glance at it is good unless
  *     the buffer went to another page, which the tag in the node's head shows;
- *   - links change in place, and are read with ruv_peek_stable;
+ *   - links change in place, and are read with ruv_peek_stable (links.c);
  *   - every number that comes out of a page is bounded before it is used as an address: a reference
  *     to a block that is not there ends in an error, a slot that is empty is skipped;
  *   - rows are read under a pin and a lock, with all checks.
@@ -32,13 +32,25 @@ static rv_status graph_expand(void *ctx, rv_node node, int level, rv_visited *vi
                               rv_neighbour *out, uint32_t capacity, uint32_t *count);
 static rv_status graph_distance(void *ctx, rv_node node, float *distance, uint32_t *flags);
 static void graph_prefetch(void *ctx, rv_node ref);
+static uint64 graph_key(void *ctx, rv_node ref);
+
+/* A node that an expansion compares, and where a glance sees it; NULL: look in the usual way. */
+typedef struct RuhnswVisit {
+    uint64 ref;
+    uint32 tag;
+    const RuhnswNode *node;
+} RuhnswVisit;
 
 void
 ruhnsw_graph_refresh(RuhnswGraph *graph)
 {
+    uint64 epoch = graph->meta.epoch;
+
     ruv_reader_refresh(&graph->reader);
     ruhnsw_read_meta(graph->index, &graph->meta);
-    ruhnsw_geometry(&graph->meta, &graph->geometry);
+    if (graph->meta.epoch != epoch)
+        ruhnsw_geometry(&graph->meta, &graph->geometry);
+    graph->graph.key_limit = (uint64)graph->reader.hints->blocks * graph->geometry.slots;
     graph->metric = (rv_metric)graph->meta.metric;
     graph->unit = graph->metric == RV_METRIC_COSINE;
     graph->measure = ruhnsw_choose_measure(graph->geometry.storage, graph->metric);
@@ -56,10 +68,11 @@ ruhnsw_graph_open(RuhnswGraph *graph, Relation index)
     graph->graph.expand = graph_expand;
     graph->graph.distance = graph_distance;
     graph->graph.prefetch = graph_prefetch;
+    graph->graph.key = graph_key;
     graph->graph.max_degree = ruhnsw_level_limit(graph->meta.m, 0) + graph->meta.learned;
     graph->vector = palloc(sizeof(float) * graph->meta.dim);
-    graph->links = palloc(sizeof(uint64) * graph->graph.max_degree);
-    graph->waiting = palloc(sizeof(uint64) * graph->graph.max_degree);
+    graph->links = palloc(sizeof(uint32) * graph->graph.max_degree);
+    graph->visits = palloc(sizeof(RuhnswVisit) * graph->graph.max_degree);
 }
 
 bool
@@ -78,20 +91,19 @@ ruhnsw_distance(const RuhnswGraph *graph, const float *a, const float *b)
                        : rv_raw_distance(graph->metric, a, b, graph->meta.dim);
 }
 
-static void
-no_such_block(const RuhnswGraph *graph, BlockNumber block)
+void
+ruhnsw_no_such_block(const RuhnswGraph *graph, BlockNumber block)
 {
     ruhnsw_corrupt(graph->index, block, "the block is not there, although something refers to it");
 }
 
-/* Pins, locks and checks the page of a reference. */
-static Page
-lock_page(RuhnswGraph *graph, BlockNumber block, RuvPeek *peek)
+Page
+ruhnsw_lock_page(RuhnswGraph *graph, BlockNumber block, RuvPeek *peek)
 {
     Page page = ruv_peek_pinned(&graph->reader, block, peek);
 
     if (page == NULL)
-        no_such_block(graph, block);
+        ruhnsw_no_such_block(graph, block);
     ruhnsw_check_frame(graph->index, page, block);
     return page;
 }
@@ -109,7 +121,7 @@ lock_node(RuhnswGraph *graph, uint64 ref, RuvPeek *peek)
     const char *problem;
 
     if (page == NULL)
-        no_such_block(graph, block);
+        ruhnsw_no_such_block(graph, block);
     node =
         (RuhnswNode *)((char *)page + ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)));
     if (node->tag != ruhnsw_tag(&graph->geometry, ref)) {
@@ -122,169 +134,6 @@ lock_node(RuhnswGraph *graph, uint64 ref, RuvPeek *peek)
     if (problem)
         ruhnsw_corrupt(graph->index, block, "%s (slot %u)", problem, ruhnsw_ref_offset(ref));
     return node;
-}
-
-/* ---- links ---- */
-
-/* What a node says about its links. */
-typedef struct LinkSource {
-    int level; /* of the node */
-    uint64 upper;
-    uint16 flags;
-    int count; /* links copied; -1: the node vanished; -2: a peek showed what cannot be */
-} LinkSource;
-
-static void
-copy_numbers(const RuhnswGraph *graph, const uint32 *numbers, int count, uint64 *out)
-{
-    for (int i = 0; i < count; i++)
-        out[i] = ruhnsw_number_ref(&graph->geometry, numbers[i]);
-}
-
-static int
-copy_learned(const RuhnswGraph *graph, const RuhnswNode *node, uint64 *out)
-{
-    const uint32 *learned = ruhnsw_learned_links(&graph->geometry, node);
-    int count = 0;
-
-    for (int i = 0; i < graph->geometry.learned; i++)
-        if (learned[i] != RUHNSW_NO_LINK)
-            out[count++] = ruhnsw_number_ref(&graph->geometry, learned[i]);
-    return count;
-}
-
-/* Copies from a slot that may change under our eyes. */
-static void
-copy_base(const RuhnswGraph *graph, const RuhnswNode *node, int level, bool learned, uint64 *out,
-          LinkSource *source)
-{
-    RuhnswNode head = *node;
-
-    source->flags = head.flags;
-    source->level = head.level;
-    source->count = 0;
-    source->upper = 0;
-    if (!(head.flags & RUHNSW_NODE_USED) || level > head.level) {
-        source->count = -1;
-    } else if (head.link_count > ruhnsw_level_limit(graph->meta.m, 0)) {
-        source->count = -2;
-    } else if (level > 0) {
-        source->upper = ruhnsw_tail(&graph->geometry, node)->upper;
-    } else {
-        source->count = head.link_count;
-        copy_numbers(graph, ruhnsw_base_links(&graph->geometry, node), head.link_count, out);
-        if (learned)
-            source->count += copy_learned(graph, node, out + head.link_count);
-    }
-}
-
-static LinkSource
-load_base(RuhnswGraph *graph, uint64 ref, int level, bool learned, uint64 *out)
-{
-    BlockNumber block = ruhnsw_ref_block(ref);
-    uint32 start = ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref));
-    LinkSource source = {.count = -1};
-    RuvPeek peek;
-    Page page = ruv_peek_stable(&graph->reader, block, &peek);
-
-    if (page == NULL)
-        no_such_block(graph, block);
-    copy_base(graph, (RuhnswNode *)((char *)page + start), level, learned, out, &source);
-    if (ruv_peek_stable_end(&graph->reader, &peek) && source.count >= 0)
-        return source;
-
-    /* A change in the middle, or something odd: with all checks. */
-    page = lock_page(graph, block, &peek);
-    source.count = -1;
-    if (ruhnsw_get_node(graph->index, &graph->geometry, page, ref))
-        copy_base(graph, (RuhnswNode *)((char *)page + start), level, learned, out, &source);
-    ruv_peek_end(&graph->reader, &peek);
-    return source;
-}
-
-/* Copies a level's links from a SIDE page that may change under our eyes; -1: not as it should be.
- */
-static int
-copy_upper(const RuhnswGraph *graph, Page page, uint64 position, uint64 owner, int level,
-           uint64 *out)
-{
-    OffsetNumber offset = ruhnsw_ref_offset(position);
-    ItemIdData id;
-    const RuhnswLinks *links;
-    int count;
-
-    if (offset < 1 || offset > MaxOffsetNumber)
-        return -1;
-    id = *PageGetItemId(page, offset);
-    if (!ItemIdIsNormal(&id) || id.lp_off % MAXIMUM_ALIGNOF != 0 ||
-        id.lp_len < ruhnsw_links_size(graph->meta.m, level) || id.lp_off + id.lp_len > BLCKSZ)
-        return -1;
-    links = (const RuhnswLinks *)((char *)page + id.lp_off);
-    count = links->counts[level];
-    if (links->type != RUHNSW_TUPLE_LINKS || links->owner != owner || count > graph->meta.m ||
-        level > links->level)
-        return -1;
-    copy_numbers(graph, links->links + ruhnsw_level_start(graph->meta.m, level), count, out);
-    return count;
-}
-
-static int
-load_upper(RuhnswGraph *graph, uint64 ref, uint64 position, int level, uint64 *out)
-{
-    BlockNumber block = ruhnsw_ref_block(position);
-    int count;
-    RuvPeek peek;
-    RuhnswLinks *links;
-    Page page = ruv_peek_stable(&graph->reader, block, &peek);
-
-    if (page == NULL)
-        no_such_block(graph, block);
-    count = copy_upper(graph, page, position, ref, level, out);
-    if (ruv_peek_stable_end(&graph->reader, &peek) && count >= 0)
-        return count;
-
-    page = lock_page(graph, block, &peek);
-    links = ruhnsw_get_links(graph->index, page, position, ref, graph->meta.m);
-    count =
-        links && level <= links->level ? copy_upper(graph, page, position, ref, level, out) : -1;
-    ruv_peek_end(&graph->reader, &peek);
-    return count;
-}
-
-/* Links at a level, learned ones on layer 0 if asked for. */
-static int
-load_links(RuhnswGraph *graph, uint64 ref, int level, bool learned, uint64 *out, uint64 *position,
-           uint16 *node_flags)
-{
-    LinkSource source = load_base(graph, ref, level, learned, out);
-
-    if (source.count < 0)
-        return -1;
-    if (position)
-        *position = level > 0 ? source.upper : ref;
-    if (node_flags)
-        *node_flags = source.flags;
-    return level > 0 ? load_upper(graph, ref, source.upper, level, out) : source.count;
-}
-
-int
-ruhnsw_load_links(RuhnswGraph *graph, uint64 ref, int level, uint64 *links, uint64 *position,
-                  uint16 *node_flags)
-{
-    return load_links(graph, ref, level, false, links, position, node_flags);
-}
-
-int
-ruhnsw_load_learned(RuhnswGraph *graph, uint64 ref, uint64 *links)
-{
-    BlockNumber block = ruhnsw_ref_block(ref);
-    RuvPeek peek;
-    Page page = lock_page(graph, block, &peek);
-    RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
-    int count = node ? copy_learned(graph, node, links) : -1;
-
-    ruv_peek_end(&graph->reader, &peek);
-    return count;
 }
 
 /* ---- nodes ---- */
@@ -317,7 +166,7 @@ ruhnsw_peek_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags)
     const RuhnswNode *node;
 
     if (page == NULL)
-        no_such_block(graph, block);
+        ruhnsw_no_such_block(graph, block);
     node = (const RuhnswNode *)((char *)page + start);
     *flags = node->flags;
     ruhnsw_decode(&graph->geometry, node, out);
@@ -383,7 +232,7 @@ ruhnsw_next_rows(RuhnswGraph *graph, uint64 ref, uint64 *position, ItemPointerDa
     uint64 next = 0;
     int count = 0;
     RuvPeek peek;
-    Page page = lock_page(graph, ruhnsw_ref_block(*position ? *position : ref), &peek);
+    Page page = ruhnsw_lock_page(graph, ruhnsw_ref_block(*position ? *position : ref), &peek);
 
     if (*position == 0) {
         RuhnswNode *node = ruhnsw_get_node(graph->index, &graph->geometry, page, ref);
@@ -427,24 +276,42 @@ compare_pinned(RuhnswGraph *graph, uint64 ref, rv_neighbour *out)
     return node != NULL;
 }
 
-/* Compares one node with the query by a glance; false when it vanished. */
-static inline bool
-compare(RuhnswGraph *graph, uint64 ref, rv_neighbour *out)
+/* Glances at a node and asks for the cache lines that comparing it reads. */
+static inline void
+begin_visit(RuhnswGraph *graph, uint32 number, uint32 bytes, RuhnswVisit *visit)
 {
-    Page page = ruv_glance(&graph->reader, ruhnsw_ref_block(ref));
-    const RuhnswNode *node;
+    Page page;
+    uint32 start;
 
-    if (page == NULL)
-        return compare_pinned(graph, ref, out);
-    node = (const RuhnswNode *)((char *)page +
-                                ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)));
-    out->node = ref;
+    visit->ref = ruhnsw_number_ref(&graph->geometry, number);
+    visit->tag = ruhnsw_number_tag(&graph->geometry, number);
+    start = ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(visit->ref));
+    page = ruv_glance(&graph->reader, ruhnsw_ref_block(visit->ref));
+    if (page == NULL) {
+        visit->node = NULL;
+        ruv_prefetch(&graph->reader, ruhnsw_ref_block(visit->ref), start, bytes);
+        return;
+    }
+    visit->node = (const RuhnswNode *)((char *)page + start);
+    for (uint32 at = 0; at < bytes; at += RUHNSW_LINE)
+        __builtin_prefetch((const char *)visit->node + at);
+}
+
+/* Compares the node with the query; false when it vanished. */
+static inline bool
+end_visit(RuhnswGraph *graph, const RuhnswVisit *visit, rv_neighbour *out)
+{
+    const RuhnswNode *node = visit->node;
+
+    if (node == NULL)
+        return compare_pinned(graph, visit->ref, out);
+    out->node = visit->ref;
     out->distance = graph->measure(&graph->geometry, graph->query, node);
     out->flags = node->flags & RUHNSW_NODE_DEAD ? RV_NEIGHBOUR_DEAD : 0;
     pg_read_barrier();
-    if (node->tag == ruhnsw_tag(&graph->geometry, ref))
+    if (node->tag == visit->tag)
         return true;
-    return compare_pinned(graph, ref, out);
+    return compare_pinned(graph, visit->ref, out);
 }
 
 /* Asks for what an expansion of the node will read first. */
@@ -466,25 +333,19 @@ graph_expand(void *ctx, rv_node node, int level, rv_visited *visited, rv_neighbo
     RuhnswGraph *graph = ctx;
     uint32 bytes = Min(sizeof(RuhnswNode) + graph->geometry.code_size, PREFETCH_BYTES);
     int link_count;
-    int waiting = 0;
+    uint32 fresh;
     int found = 0;
     int nearest = 0;
 
     CHECK_FOR_INTERRUPTS();
     ruv_reader_refresh(&graph->reader);
-    link_count = load_links(graph, node, level, true, graph->links, NULL, NULL);
-    for (int i = 0; i < link_count; i++) {
-        uint64 ref = graph->links[i];
-
-        if (!rv_visited_add(visited, ref))
-            continue;
-        graph->waiting[waiting++] = ref;
-        ruv_prefetch(&graph->reader, ruhnsw_ref_block(ref),
-                     ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(ref)), bytes);
-    }
-    Assert(waiting <= (int)capacity);
-    for (int i = 0; i < waiting; i++) {
-        if (!compare(graph, graph->waiting[i], &out[found]))
+    link_count = ruhnsw_graph_links(graph, node, level, true, graph->links, NULL, NULL);
+    fresh = link_count > 0 ? rv_visited_add_all(visited, graph->links, link_count) : 0;
+    Assert(fresh <= capacity);
+    for (uint32 i = 0; i < fresh; i++)
+        begin_visit(graph, graph->links[i], bytes, &graph->visits[i]);
+    for (uint32 i = 0; i < fresh; i++) {
+        if (!end_visit(graph, &graph->visits[i], &out[found]))
             continue;
         if (out[found].distance < out[nearest].distance)
             nearest = found;
@@ -504,7 +365,7 @@ graph_distance(void *ctx, rv_node node, float *distance, uint32_t *flags)
     rv_neighbour neighbour;
 
     ruv_reader_refresh(&graph->reader);
-    if (!compare(graph, node, &neighbour)) {
+    if (!compare_pinned(graph, node, &neighbour)) {
         if (node == graph->meta.entry)
             graph->entry_vanished = true;
         return RV_ERR_NOTFOUND;
@@ -512,4 +373,13 @@ graph_distance(void *ctx, rv_node node, float *distance, uint32_t *flags)
     *distance = neighbour.distance;
     *flags = neighbour.flags;
     return RV_OK;
+}
+
+/* Nodes are numbered without gaps but for the slots of SIDE pages, of which there are few. */
+static uint64
+graph_key(void *ctx, rv_node ref)
+{
+    const RuhnswGraph *graph = ctx;
+
+    return ruhnsw_ref_number(&graph->geometry, ref);
 }

@@ -268,11 +268,15 @@ ruhnsw_ref_number(const RuhnswGeometry *geometry, uint64 ref)
  * Never 0, which an empty slot has.
  */
 static inline uint32
+ruhnsw_number_tag(const RuhnswGeometry *geometry, uint32 number)
+{
+    return ((number ^ geometry->salt) * 0x9E3779B1u) | 1;
+}
+
+static inline uint32
 ruhnsw_tag(const RuhnswGeometry *geometry, uint64 ref)
 {
-    uint32 number = (uint32)ruhnsw_ref_number(geometry, ref);
-
-    return ((number ^ geometry->salt) * 0x9E3779B1u) | 1;
+    return ruhnsw_number_tag(geometry, (uint32)ruhnsw_ref_number(geometry, ref));
 }
 
 /* Division by a constant: number * ceil(2^64 / slots) / 2^64 is exact, since number < 2^32. */

@@ -86,12 +86,12 @@ typedef struct RuhnswGraph {
     RuhnswGeometry geometry;
     ruhnsw_measure measure;
     rv_metric metric;
-    bool unit;           /* indexed vectors have unit length */
-    const float *query;  /* meta.dim floats, the caller's */
-    bool entry_vanished; /* the entry node of meta was freed by vacuum meanwhile */
-    float *vector;       /* meta.dim floats */
-    uint64 *links;       /* room for one level's links */
-    uint64 *waiting;     /* links whose vectors are still to be read */
+    bool unit;                  /* indexed vectors have unit length */
+    const float *query;         /* meta.dim floats, the caller's */
+    bool entry_vanished;        /* the entry node of meta was freed by vacuum meanwhile */
+    float *vector;              /* meta.dim floats */
+    uint32 *links;              /* room for one level's links */
+    struct RuhnswVisit *visits; /* likewise: nodes that are about to be compared */
 } RuhnswGraph;
 
 /* Reads the meta page; arrays come from the current memory context. */
@@ -100,15 +100,29 @@ extern void ruhnsw_graph_refresh(RuhnswGraph *graph); /* reads the meta page aga
 /* True when the reference can be looked at: a block of the file, a slot of a page. */
 extern bool ruhnsw_ref_in_file(const RuhnswGraph *graph, uint64 ref);
 
+/* Pins, locks and checks the page of a reference. */
+extern Page ruhnsw_lock_page(RuhnswGraph *graph, BlockNumber block, RuvPeek *peek);
+/* Raises the error that something refers to a block past the end of the file. */
+extern void ruhnsw_no_such_block(const RuhnswGraph *graph, BlockNumber block);
+
+/* ---- links (links.c) ---- */
+
 /*
- * Copies the links of a node at a level into links (room for the level's limit), learned ones not
- * among them. Returns how many; -1 when the node vanished or has no such level. position (where
- * they are: the node itself on layer 0, its links tuple above) and node_flags may be NULL.
+ * Copies the numbers of the nodes that a node links to at a level into out (room for max_degree),
+ * on layer 0 with the learned ones if asked for. Returns how many; -1 when the node vanished or has
+ * no such level. position (where they are: the node itself on layer 0, its links tuple above) and
+ * node_flags may be NULL.
  */
+extern int ruhnsw_graph_links(RuhnswGraph *graph, uint64 ref, int level, bool learned, uint32 *out,
+                              uint64 *position, uint16 *node_flags);
+/* The same as references, learned ones not among them. */
 extern int ruhnsw_load_links(RuhnswGraph *graph, uint64 ref, int level, uint64 *links,
                              uint64 *position, uint16 *node_flags);
 /* The learned links of a node (room for meta.learned); -1 when it vanished. */
 extern int ruhnsw_load_learned(RuhnswGraph *graph, uint64 ref, uint64 *links);
+
+/* ---- nodes (graph.c) ---- */
+
 /* Copies a node's vector as its code has it (out may be NULL), flags and level; false when it
  * vanished. */
 extern bool ruhnsw_load_node(RuhnswGraph *graph, uint64 ref, float *out, uint16 *flags, int *level);

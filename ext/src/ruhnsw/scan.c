@@ -54,6 +54,7 @@ typedef struct RuhnswScan {
     rv_beam *beam;
     float *query;
     bool null_query; /* all rows are equally near: nothing to learn from */
+    bool meta_used;  /* a search has begun with the meta page as the graph has it */
 
     RuvIndexIdentity identity;
     RuvChoice choice;
@@ -233,7 +234,10 @@ start_search(IndexScanDesc scan)
         elog(ERROR, "a ruhnsw index can only be scanned with an MVCC snapshot");
     state->started_at = GetCurrentTimestamp();
     state->graph.reader.pages = 0;
-    ruhnsw_graph_refresh(&state->graph);
+    /* The first search begins when the scan does, just after the meta page was read. */
+    if (state->meta_used)
+        ruhnsw_graph_refresh(&state->graph);
+    state->meta_used = true;
     RUV_PAUSE("ruhnsw-scan-meta");
     load_query(state, scan->orderByData);
     ruhnsw_identity(scan->indexRelation, &state->graph.meta, &state->identity);
