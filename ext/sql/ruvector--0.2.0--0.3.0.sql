@@ -4,7 +4,8 @@
 \echo Use "ALTER EXTENSION ruvector UPDATE" to load this file. \quit
 
 -- What the deep trace measured and the verdict policy said. Null is unknown throughout; efforts[i]
--- is the least effort that finds i true neighbours, infinite slack and -1 are out of reach.
+-- is the least effort that finds i true neighbours, infinite slack and -1 are out of reach. drawn is
+-- false for searches that were traced only because of feedback: they speak for themselves alone.
 ALTER TABLE ruvector_trajectory_log
     ADD COLUMN recall real,
     ADD COLUMN recall_exact boolean,
@@ -21,7 +22,13 @@ ALTER TABLE ruvector_trajectory_log
     ADD COLUMN effort_slack real[],
     ADD COLUMN effort_ef integer[],
     ADD COLUMN effort_distances integer[],
-    ADD COLUMN judged_at timestamptz;
+    ADD COLUMN judged_at timestamptz,
+    ADD COLUMN drawn boolean NOT NULL DEFAULT true,
+    ADD COLUMN feedback_relevant real,
+    ADD COLUMN feedback_irrelevant real,
+    ADD COLUMN feedback_missed_near real,
+    ADD COLUMN feedback_missed_far real,
+    ADD COLUMN feedback_role oid;
 
 -- Queries may be confidential: who owns a table sees the searches of its indexes, nobody else.
 -- Operators are named with their schema, and operands have its own types, so that nothing that lies
@@ -32,7 +39,8 @@ CREATE VIEW ruvector_trajectories WITH (security_barrier) AS
            t.target_recall, t.expected_recall, t.distances, t.hops, t.pages, t.latency_us, t.score,
            t.query, t.query_hash, t.recall, t.recall_exact, t.needed_distances, t.diversity,
            t.success, t.confidence, t.score_latency, t.score_recall, t.score_diversity,
-           t.score_feedback, t.recommendations, t.judged_at
+           t.score_feedback, t.recommendations, t.judged_at, t.drawn, t.feedback_relevant,
+           t.feedback_irrelevant, t.feedback_missed_near, t.feedback_missed_far
     FROM ruvector_trajectory_log t
     JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.table_id::pg_catalog.oid
     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
@@ -75,6 +83,15 @@ COMMENT ON COLUMN ruvector_trajectories.score_diversity IS '0 (bad) to 1 (good)'
 COMMENT ON COLUMN ruvector_trajectories.score_feedback IS '0 (bad) to 1 (good); null without feedback';
 COMMENT ON COLUMN ruvector_trajectories.recommendations IS 'what would help';
 COMMENT ON COLUMN ruvector_trajectories.judged_at IS 'when the verdict was reached';
+COMMENT ON COLUMN ruvector_trajectories.drawn IS
+    'sampled whatever it was; false: traced because of feedback alone';
+COMMENT ON COLUMN ruvector_trajectories.feedback_relevant IS
+    'returned rows that users found relevant; one on which they disagree counts in parts';
+COMMENT ON COLUMN ruvector_trajectories.feedback_irrelevant IS 'returned rows that users found irrelevant';
+COMMENT ON COLUMN ruvector_trajectories.feedback_missed_near IS
+    'relevant rows nearer than the last result that were not returned: index misses';
+COMMENT ON COLUMN ruvector_trajectories.feedback_missed_far IS
+    'relevant rows farther than the last result: embedding misses';
 
 -- Which policies were accepted last, and by whom.
 CREATE TABLE ruvector_policy_state (

@@ -22,6 +22,9 @@ int ruv_min_samples;
 int ruv_trajectory_buffer_size;
 double ruv_trajectory_sample_rate;
 bool ruv_trajectory_anonymize;
+int ruv_feedback_rate;
+int ruv_feedback_max_ids;
+double ruv_feedback_share;
 int ruv_consolidation_interval;
 int ruv_learning_interval;
 double ruv_learning_budget;
@@ -98,6 +101,25 @@ define_learning_settings(void)
 }
 
 static void
+define_feedback_settings(void)
+{
+    DefineCustomIntVariable("ruvector.feedback_rate",
+                            "Searches that one role may judge within a minute.",
+                            "Valid range is 0..1000000; 0 accepts no feedback.", &ruv_feedback_rate,
+                            600, 0, 1000000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ruvector.feedback_max_ids",
+                            "Ids of relevant rows, and of irrelevant ones, in one feedback.",
+                            "Valid range is 1..100000.", &ruv_feedback_max_ids, 1000, 1, 100000,
+                            PGC_SIGHUP, 0, NULL, NULL, NULL);
+    DefineCustomRealVariable("ruvector.feedback_share",
+                             "Weight that the feedback of one role may have in a calibration.",
+                             "As a share of the searches that were sampled without regard to "
+                             "feedback. Valid range is 0..1; with 0 feedback shows in verdicts "
+                             "only.",
+                             &ruv_feedback_share, 0.1, 0.0, 1.0, PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
+static void
 define_memory_settings(void)
 {
     DefineCustomIntVariable(
@@ -134,6 +156,7 @@ ruv_define_settings(void)
 {
     define_search_settings();
     define_learning_settings();
+    define_feedback_settings();
     /* Restart-only settings can be defined by the postmaster only; without preloading nothing uses
      * them. */
     if (ruv_preloaded)

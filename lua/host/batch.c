@@ -72,7 +72,7 @@ rv_batch_init(rv_batch *batch, const rv_allocator *allocator, const rv_distill_i
     if (batch->weights == NULL)
         return no_memory(err);
     for (uint32_t i = 0; i < in->sample_count; i++)
-        batch->weights[i] = in->samples[i].effort_count > 0 ? 1 : 0;
+        batch->weights[i] = in->samples[i].effort_count > 0 ? in->samples[i].weight : 0;
     return RV_OK;
 }
 
@@ -89,7 +89,8 @@ rv_batch_weigh(rv_batch *batch, const double *weights)
 {
     forget_needs(batch);
     for (uint32_t i = 0; i < batch->in->sample_count; i++)
-        batch->weights[i] = batch->in->samples[i].effort_count > 0 ? weights[i] : 0;
+        batch->weights[i] =
+            batch->in->samples[i].effort_count > 0 ? weights[i] * batch->in->samples[i].weight : 0;
 }
 
 /* ---- groups ------------------------------------------------------------------------------- */

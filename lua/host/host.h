@@ -199,6 +199,7 @@ typedef struct rv_sample {
     double recall;            /* of the search as it was served; -1 unknown */
     double confidence;        /* of its verdict */
     double age_s;             /* seconds since the search */
+    double weight;            /* 1; more or less where feedback says so */
     bool success;
 } rv_sample;
 

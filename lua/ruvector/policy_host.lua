@@ -207,7 +207,7 @@ function Host:keep(pattern, now_us)
 end
 
 --- A batch for distill. samples: { query = {...}, slacks = {...}, efs = {...}, distances = {...},
---- nearest = {...}, age_s, confidence, recall, success }; math.huge is not found.
+--- nearest = {...}, age_s, weight, confidence, recall, success }; math.huge is not found.
 function M.batch(samples, options)
    options = options or {}
    local dim = options.dim or #(samples[1] or { query = { 0 } }).query
@@ -229,6 +229,7 @@ function M.batch(samples, options)
       for j, node in ipairs(sample.nearest or {}) do s.nearest[j - 1] = node end
       s.recall, s.confidence = sample.recall or -1, sample.confidence or 1
       s.age_s, s.success = sample.age_s or 0, sample.success ~= false
+      s.weight = sample.weight or 1
       batch.keep[#batch.keep + 1] = { query, efforts }
    end
    batch.keep[#batch.keep + 1] = array

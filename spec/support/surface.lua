@@ -58,6 +58,10 @@ M.PUBLIC_FUNCTIONS = {
    ["the searches of the caller's own session"] = {
       "ruvector_last_query_id()", "ruvector_last_search()",
    },
+   ["searches that the caller may judge (others do not exist for them)"] = {
+      "ruvector_record_feedback(uuid,bigint[],bigint[])",
+      "ruvector_refine_query(uuid,double precision,double precision,double precision)",
+   },
    ["the policies: their names and how often they ran"] = {
       "ruvector_policies()",
    },
@@ -72,9 +76,9 @@ M.GUARDED = {
       guarded("owners", "works", "works", "ruvector_index_verify('items_embedding')"),
    ["ruvector_heal_index(regclass,boolean)"] =
       guarded("owners", "refuses", "works", "ruvector_heal_index('items_embedding')"),
-   ["ruvector_enable_learning(regclass,integer,double precision,integer,name,boolean)"] =
+   ["ruvector_enable_learning(regclass,integer,double precision,integer,name)"] =
       guarded("owners", "refuses", "refuses", "ruvector_enable_learning('items')"),
-   ["ruvector_disable_learning(regclass,boolean)"] =
+   ["ruvector_disable_learning(regclass)"] =
       guarded("owners", "refuses", "refuses", "ruvector_disable_learning('items')"),
    ["ruvector_clear_learning(regclass)"] =
       guarded("owners", "refuses", "refuses", "ruvector_clear_learning('items')"),
@@ -95,6 +99,7 @@ M.GUARDED = {
 M.RELATIONS = {
    ruvector_learning = "private",
    ruvector_trajectory_log = "private",
+   ruvector_feedback = "private",
    ruvector_patterns = "private",
    ruvector_index_state = "private",
    ruvector_memory = "private",

@@ -45,6 +45,13 @@ next_query_id(uint64 *id)
     id[1] = (UINT64CONST(2) << 62) | ((session & RUV_SESSION_MASK) << 32) | ++counter;
 }
 
+bool
+ruv_is_own_query_id(const uint64 *query_id)
+{
+    return ruv_shared != NULL &&
+           query_id[0] == ((ruv_shared->boot_id & ~UINT64CONST(0xF000)) | UINT64CONST(0x8000));
+}
+
 /* Whether this search is one of the share that ruvector.trajectory_sample_rate asks for. */
 static bool
 drawn(void)

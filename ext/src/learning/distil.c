@@ -17,7 +17,8 @@
 
 #define RUV_NEAREST_USED 3
 
-/* The k that most samples have; the larger one of equals. *count: how many. */
+/* The k that most samples have; the larger one of equals. *count: how many. Those that are there
+ * because of feedback alone do not decide. */
 static uint32
 most_common_k(const RuvIndexState *state, int *count)
 {
@@ -25,8 +26,11 @@ most_common_k(const RuvIndexState *state, int *count)
     uint32 best = 0;
     ListCell *cell;
 
-    foreach (cell, state->samples)
-        counts[((RuvSample *)lfirst(cell))->head.k]++;
+    foreach (cell, state->samples) {
+        const RuvSample *sample = lfirst(cell);
+
+        counts[sample->head.k] += sample->even;
+    }
     for (uint32 k = 1; k <= RV_TRAJECTORY_MAX_HITS; k++)
         if (counts[k] > 0 && counts[k] >= counts[best])
             best = k;
@@ -34,10 +38,11 @@ most_common_k(const RuvIndexState *state, int *count)
     return best;
 }
 
+/* *count: how many. */
 static rv_sample *
-collect_samples(const RuvIndexState *state, uint32 k, int count, TimestampTz now)
+collect_samples(const RuvIndexState *state, uint32 k, TimestampTz now, int *count)
 {
-    rv_sample *samples = palloc0(sizeof(rv_sample) * count);
+    rv_sample *samples = palloc0(sizeof(rv_sample) * (list_length(state->samples) + 1));
     int filled = 0;
     ListCell *cell;
 
@@ -45,8 +50,9 @@ collect_samples(const RuvIndexState *state, uint32 k, int count, TimestampTz now
         const RuvSample *from = lfirst(cell);
         rv_sample *to = &samples[filled];
 
-        if (from->head.k != k)
+        if (from->head.k != k || !(ruv_sample_weight(from) > 0))
             continue;
+        to->weight = ruv_sample_weight(from);
         to->query = from->query;
         to->efforts = from->efforts;
         to->effort_count = from->effort_count;
@@ -58,7 +64,7 @@ collect_samples(const RuvIndexState *state, uint32 k, int count, TimestampTz now
         to->success = from->verdict.success;
         filled++;
     }
-    Assert(filled == count);
+    *count = filled;
     return samples;
 }
 
@@ -185,7 +191,7 @@ learn_patterns(RuvIndexState *state, const rv_distill_output *found)
 
         if (pattern->scope == RV_PATTERN_INDEX)
             learn_index_pattern(state, pattern);
-        else if (ruv_keeps_queries(state)) /* a centroid is made of queries */
+        else
             learn_region_pattern(state, pattern,
                                  found->centroids + (size_t)i * state->identity.dim);
     }
@@ -224,7 +230,8 @@ ruv_distil(RuvIndexState *state)
     if (count >= state->min_samples) {
         in.metric = state->identity.metric;
         in.dim = (uint32_t)state->identity.dim;
-        in.samples = collect_samples(state, in.k, count, now);
+        ruv_feedback_weigh(state, in.k);
+        in.samples = collect_samples(state, in.k, now, &count);
         in.sample_count = (uint32_t)count;
         in.target_recall = ruv_effective_target_recall(&state->identity.own);
         in.min_samples = state->min_samples;

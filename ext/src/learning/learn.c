@@ -89,12 +89,21 @@ ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force)
 {
     if (!force && now < state->retry_after)
         return false;
-    return pass_due(state, now, force) || distillation_due(state, now, force) ||
-           memory_due(state, now, force) || consolidation_due(state, now) || state->bank_changed ||
-           ruv_privacy_due(state);
+    return state->feedback_waiting > 0 || pass_due(state, now, force) ||
+           distillation_due(state, now, force) || memory_due(state, now, force) ||
+           consolidation_due(state, now) || state->bank_changed;
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------ */
+
+static void
+fill_feedback(const RuvSampleFeedback *feedback, rv_judge_input *in)
+{
+    in->feedback_relevant = feedback == NULL ? -1 : feedback->relevant;
+    in->feedback_irrelevant = feedback == NULL ? -1 : feedback->irrelevant;
+    in->feedback_missed_near = feedback == NULL ? -1 : feedback->missed_near;
+    in->feedback_missed_far = feedback == NULL ? -1 : feedback->missed_far;
+}
 
 static void
 judge(const RuvSample *sample, const rv_judge_input *index_figures, rv_judgement *verdict)
@@ -116,10 +125,7 @@ judge(const RuvSample *sample, const rv_judge_input *index_figures, rv_judgement
     in.score = sample->head.score < 0 ? -1 : sample->head.score;
     in.needed_distances = sample->needed_distances;
     in.diversity = sample->diversity;
-    in.feedback_relevant = -1;
-    in.feedback_irrelevant = -1;
-    in.feedback_missed_near = -1;
-    in.feedback_missed_far = -1;
+    fill_feedback(sample->feedback, &in);
     (void)ruv_policy_judge(&in, verdict);
 }
 
@@ -134,6 +140,16 @@ fill_index_figures(const RuvIndexState *state, Relation index, rv_judge_input *f
     ruv_index_built_with(index, &m, &lists);
     figures->index_m = m > 0 ? m : -1;
     figures->index_lists = lists > 0 ? lists : -1;
+}
+
+/* The verdict knows of the feedback now. True when that changes what the sample weighs. */
+static bool
+note_feedback(RuvSample *sample)
+{
+    if (sample->feedback == NULL)
+        return false;
+    sample->feedback->judged = true;
+    return sample->feedback->missed_near > 0;
 }
 
 /* The traced part of a batch becomes samples. A search whose truth is empty teaches nothing. */
@@ -153,17 +169,33 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
         if (!sample->retrace) {
             judge(sample, &figures, &sample->verdict);
             state->judged++;
-            ruv_totals_judged(state, sample);
         }
         ruv_certificate_note(state, sample);
-        if (sample->hits != NULL) {
-            pfree(sample->hits);
-            sample->hits = NULL;
-        }
         sample->stored = false;
         ruv_state_add_sample(state, sample);
-        state->undistilled++;
+        state->undistilled += note_feedback(sample) || sample->even;
     }
+}
+
+/* Judges again the samples on which there is new feedback. A verdict on a former build of the index
+ * stands as it is. */
+static void
+judge_again(RuvIndexState *state, Relation index)
+{
+    rv_judge_input figures;
+    ListCell *cell;
+
+    fill_index_figures(state, index, &figures);
+    foreach (cell, state->samples) {
+        RuvSample *sample = lfirst(cell);
+
+        if (sample->feedback == NULL || sample->feedback->judged)
+            continue;
+        if (!sample->retrace)
+            judge(sample, &figures, &sample->verdict);
+        state->undistilled += note_feedback(sample);
+    }
+    state->feedback_waiting = 0;
 }
 
 /* ---- a pass over the table ----------------------------------------------------------------- */
@@ -244,10 +276,10 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
 
     ruv_become_owner(table, &former);
     ruv_index_identity(index, &identity);
-    if (ruv_privacy_due(state))
-        ruv_privacy_start_over(state, &identity);
-    else if (identity.epoch != state->identity.epoch)
+    if (identity.epoch != state->identity.epoch)
         ruv_state_start_over(state, &identity);
+    if (state->feedback_waiting > 0)
+        judge_again(state, index);
     if (pass_due(state, now, force))
         pass(state, table, index);
     now = GetCurrentTimestamp();
@@ -274,15 +306,14 @@ save(RuvIndexState *state, bool patterns)
     if (!ruv_store_open(&store))
         return;
     ruv_store_save_samples(&store, state);
+    ruv_feedback_save(&store, state);
     ruv_certificate_save(&store, state);
     if (patterns)
         ruv_store_save_patterns(&store, state);
-    ruv_privacy_erase(&store, state);
     /* A memory belongs to the patterns calibrated with it; one given up goes at once. */
     if (state->memory_changed && (patterns || state->flat_memory == NULL))
         ruv_store_save_memory(&store, state);
     ruv_store_save_state(&store, state);
-    ruv_totals_save(&store, state);
     ruv_store_close(&store);
 }
 
@@ -291,8 +322,15 @@ mark_stored(RuvIndexState *state)
 {
     ListCell *cell;
 
-    foreach (cell, state->samples)
-        ((RuvSample *)lfirst(cell))->stored = true;
+    foreach (cell, state->samples) {
+        RuvSample *sample = lfirst(cell);
+
+        sample->stored = true;
+        if (sample->hits != NULL)
+            pfree(sample->hits);
+        sample->hits = NULL;
+    }
+    ruv_feedback_saved(state);
 }
 
 bool

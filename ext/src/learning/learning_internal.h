@@ -49,6 +49,7 @@ typedef struct RuvDatabaseSlot {
     int worker_state;    /* RuvWorkerState */
     pid_t worker_pid;    /* 0: none */
     Latch *worker_latch; /* valid while worker_pid is set */
+    uint64 feedback_given;
     uint64 extract_requested;
     uint64 extract_done;
     char last_error[RUV_ERROR_TEXT];
@@ -236,6 +237,8 @@ typedef struct RuvLastSearch {
 } RuvLastSearch;
 
 extern const RuvLastSearch *ruv_last_search(void);
+/* Whether an id was given out by this run of the server. */
+extern bool ruv_is_own_query_id(const uint64 *query_id);
 
 /* ---- rights.c ------------------------------------------------------------------------------ */
 
@@ -245,6 +248,11 @@ extern bool ruv_reads_all_statistics(void);
 extern void ruv_require_reader(Oid table_oid);
 /* The same, or reads all statistics. */
 extern void ruv_require_statistics_reader(Oid table_oid);
+
+/* ---- sql_learning.c ------------------------------------------------------------------------ */
+
+/* Raises an error on a standby. */
+extern void ruv_require_primary(void);
 
 /* ---- sql_search.c -------------------------------------------------------------------------- */
 

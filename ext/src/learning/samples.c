@@ -44,6 +44,8 @@ ruv_sample_free(RuvSample *sample)
         pfree(sample->hits);
     if (sample->efforts != NULL)
         pfree(sample->efforts);
+    if (sample->feedback != NULL)
+        ruv_feedback_free(sample->feedback);
     pfree(sample->query);
     pfree(sample);
 }
@@ -58,10 +60,11 @@ ruv_state_add_candidate(RuvIndexState *state, RuvSample *sample)
         state->candidates = lappend(state->candidates, sample);
     } else {
         uint64 place = rv_prng_below(&ruv_worker.prng, state->candidates_seen);
+        ListCell *cell =
+            place < RUV_MAX_CANDIDATES ? list_nth_cell(state->candidates, (int)place) : NULL;
 
-        if (place < RUV_MAX_CANDIDATES) {
-            ListCell *cell = list_nth_cell(state->candidates, (int)place);
-
+        /* Nobody's feedback makes room. */
+        if (cell != NULL && ((RuvSample *)lfirst(cell))->feedback == NULL) {
             ruv_sample_free(lfirst(cell));
             lfirst(cell) = sample;
         } else {
@@ -104,7 +107,6 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
     state->trajectories++;
     state->last_drained = GetCurrentTimestamp();
     running_add(&state->running, head);
-    ruv_totals_observe(state, head);
     if (head->mode == RV_SEARCH_ADAPTIVE)
         state->adaptive_seen++;
     /* A query of a former build is as good a question as any; only its answer is out of date. More
@@ -205,7 +207,7 @@ ruv_running_fill(const RuvIndexState *state, rv_judge_input *in)
     foreach (cell, state->samples) {
         RuvSample *sample = lfirst(cell);
 
-        if (sample->recall >= 0) {
+        if (sample->recall >= 0 && sample->even) {
             recall += sample->recall;
             measured++;
         }

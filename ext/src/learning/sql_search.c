@@ -2,7 +2,7 @@
  * sql_search.c - SQL functions per search: the last one of this session, and what the next one of
  * an index would do; and the helper for functions that return rows.
  */
-#include "learning/learning_internal.h"
+#include "learning/worker.h"
 
 #include "access/htup_details.h"
 #include "access/relation.h"
@@ -14,7 +14,6 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/tuplestore.h"
-#include "utils/uuid.h"
 
 PG_FUNCTION_INFO_V1(ruv_last_query_id);
 PG_FUNCTION_INFO_V1(ruv_last_search_row);
@@ -65,16 +64,6 @@ stop_name(uint32 reason)
     return "unknown";
 }
 
-static Datum
-last_query_uuid(const RuvLastSearch *last)
-{
-    pg_uuid_t *uuid = palloc(sizeof(*uuid));
-
-    for (int i = 0; i < UUID_LEN; i++)
-        uuid->data[i] = (unsigned char)(last->query_id[i / 8] >> (56 - 8 * (i % 8)));
-    return UUIDPGetDatum(uuid);
-}
-
 /* The last search of this session if the present user may know of it: after SET ROLE, or outside of
  * the SECURITY DEFINER function that made it, it is another's. NULL: none. */
 static const RuvLastSearch *
@@ -92,7 +81,7 @@ ruv_last_query_id(PG_FUNCTION_ARGS)
 
     if (last == NULL)
         PG_RETURN_NULL();
-    return last_query_uuid(last);
+    return ruv_query_id_datum(last->query_id);
 }
 
 /* A figure that may be unknown: negative means null. */
@@ -120,7 +109,7 @@ ruv_last_search_row(PG_FUNCTION_ARGS)
     if (last == NULL)
         PG_RETURN_NULL();
     choice = &last->choice;
-    values[i++] = last_query_uuid(last);
+    values[i++] = ruv_query_id_datum(last->query_id);
     values[i++] = ObjectIdGetDatum(last->index_oid);
     values[i++] = CStringGetTextDatum(mode_name(choice->mode));
     values[i++] = CStringGetTextDatum(ruv_choice_reason_name(choice->reason));

@@ -1,8 +1,10 @@
 /*
  * store_rows.c - samples and patterns as rows, and back.
  *
- * A stored sample is enough to calibrate from again: its query and its efforts. Where queries may
- * not be kept (privacy.c) it is stored without, and serves until the worker ends.
+ * A stored sample is enough to calibrate from again: its query and its efforts. With
+ * ruvector.trajectory_anonymize the query itself is not stored but a keyed hash (HMAC-SHA-256 under
+ * a key that lives in the worker's memory only): equal queries can be told while one worker runs,
+ * and nobody can try guesses against the table. Such a sample serves until the worker ends.
  */
 #include "learning/worker.h"
 
@@ -15,6 +17,10 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
+#if PG_VERSION_NUM >= 140000
+#include "common/hmac.h"
+#include "common/sha2.h"
+#endif
 
 /* ---- arrays -------------------------------------------------------------------------------- */
 
@@ -90,8 +96,8 @@ vector_datum(const float *values, int dim)
 
 /* ---- samples ------------------------------------------------------------------------------- */
 
-static Datum
-uuid_datum(const uint64 *halves)
+Datum
+ruv_query_id_datum(const uint64 *halves)
 {
     pg_uuid_t *uuid = palloc(sizeof(*uuid));
 
@@ -100,8 +106,8 @@ uuid_datum(const uint64 *halves)
     return UUIDPGetDatum(uuid);
 }
 
-static void
-uuid_halves(Datum value, uint64 *halves)
+void
+ruv_query_id_halves(Datum value, uint64 *halves)
 {
     pg_uuid_t *uuid = DatumGetUUIDP(value);
 
@@ -110,8 +116,38 @@ uuid_halves(Datum value, uint64 *halves)
         halves[i / 8] = halves[i / 8] << 8 | uuid->data[i];
 }
 
-static Datum
-recommendation_array(const rv_judgement *verdict)
+#if PG_VERSION_NUM >= 140000
+static bool
+keyed_hash(const RuvSample *sample, Datum *out)
+{
+    static uint8 key[32];
+    static bool has_key = false;
+    bytea *hash = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+    pg_hmac_ctx *context = pg_hmac_create(PG_SHA256);
+    bool done;
+
+    if (!has_key)
+        has_key = pg_strong_random(key, sizeof(key));
+    SET_VARSIZE(hash, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
+    done = has_key && context != NULL && pg_hmac_init(context, key, sizeof(key)) >= 0 &&
+           pg_hmac_update(context, (const uint8 *)sample->query,
+                          sizeof(float) * sample->head.dim) >= 0 &&
+           pg_hmac_final(context, (uint8 *)VARDATA(hash), PG_SHA256_DIGEST_LENGTH) >= 0;
+    if (context != NULL)
+        pg_hmac_free(context);
+    *out = PointerGetDatum(hash);
+    return done;
+}
+#else
+static bool
+keyed_hash(const RuvSample *sample, Datum *out)
+{
+    return false;
+}
+#endif
+
+Datum
+ruv_recommendations_datum(const rv_judgement *verdict)
 {
     Datum items[RV_MAX_RECOMMENDATIONS];
     int count = (int)Min(verdict->recommendation_count, RV_MAX_RECOMMENDATIONS);
@@ -122,34 +158,36 @@ recommendation_array(const rv_judgement *verdict)
 }
 
 /* Columns of ruvector_trajectory_log in the order of the parameters below. */
-#define SAMPLE_COLUMNS 36
+#define SAMPLE_COLUMNS 39
 #define SAMPLE_INSERT                                                                              \
     "INSERT INTO @.ruvector_trajectory_log (query_id, table_id, index_oid, index_name, "           \
     "index_epoch, searched_at, user_id, mode, k, ef_search, slack, target_recall, "                \
     "expected_recall, distances, hops, pages, latency_us, score, query, query_hash, recall, "      \
     "recall_exact, needed_distances, diversity, success, confidence, score_latency, "              \
     "score_recall, score_diversity, score_feedback, recommendations, nearest, effort_slack, "      \
-    "effort_ef, effort_distances, judged_at) VALUES ($1, $2::regclass, $3, $4, $5, $6, $7, $8, "   \
+    "effort_ef, effort_distances, judged_at, result_ids, result_distances, drawn) VALUES ($1, "    \
+    "$2::regclass, $3, $4, $5, $6, $7, $8, "                                                       \
     "$9, $10, $11, $12, nullif($13, -1), $14, $15, $16, $17, nullif($18, -1), $19, $20, "          \
     "nullif($21, -1), $22, nullif($23, -1), nullif($24, -1), $25, $26, nullif($27, -1), "          \
-    "nullif($28, -1), nullif($29, -1), nullif($30, -1), $31, $32, $33, $34, $35, $36) "            \
+    "nullif($28, -1), nullif($29, -1), nullif($30, -1), $31, $32, $33, $34, $35, $36, $37, $38, "  \
+    "$39) "                                                                                        \
     "ON CONFLICT (query_id) DO UPDATE SET index_oid = excluded.index_oid, "                        \
     "index_epoch = excluded.index_epoch, recall_exact = excluded.recall_exact, "                   \
     "needed_distances = excluded.needed_distances, nearest = excluded.nearest, "                   \
     "effort_slack = excluded.effort_slack, effort_ef = excluded.effort_ef, "                       \
-    "effort_distances = excluded.effort_distances, judged_at = excluded.judged_at, "               \
-    "query = excluded.query, query_hash = excluded.query_hash"
+    "effort_distances = excluded.effort_distances, judged_at = excluded.judged_at"
 
 static void
 sample_types(Oid *types, Oid vector_type)
 {
     static const Oid fixed[SAMPLE_COLUMNS] = {
-        UUIDOID,      OIDOID,       OIDOID,         NAMEOID,      INT8OID,      TIMESTAMPTZOID,
-        OIDOID,       TEXTOID,      INT4OID,        INT4OID,      FLOAT4OID,    FLOAT4OID,
-        FLOAT4OID,    INT8OID,      INT8OID,        INT8OID,      FLOAT4OID,    FLOAT4OID,
-        InvalidOid,   BYTEAOID,     FLOAT4OID,      BOOLOID,      FLOAT4OID,    FLOAT4OID,
-        BOOLOID,      FLOAT4OID,    FLOAT4OID,      FLOAT4OID,    FLOAT4OID,    FLOAT4OID,
-        TEXTARRAYOID, INT8ARRAYOID, FLOAT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID};
+        UUIDOID,      OIDOID,         OIDOID,         NAMEOID,      INT8OID,      TIMESTAMPTZOID,
+        OIDOID,       TEXTOID,        INT4OID,        INT4OID,      FLOAT4OID,    FLOAT4OID,
+        FLOAT4OID,    INT8OID,        INT8OID,        INT8OID,      FLOAT4OID,    FLOAT4OID,
+        InvalidOid,   BYTEAOID,       FLOAT4OID,      BOOLOID,      FLOAT4OID,    FLOAT4OID,
+        BOOLOID,      FLOAT4OID,      FLOAT4OID,      FLOAT4OID,    FLOAT4OID,    FLOAT4OID,
+        TEXTARRAYOID, INT8ARRAYOID,   FLOAT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID,
+        INT8ARRAYOID, FLOAT4ARRAYOID, BOOLOID};
 
     memcpy(types, fixed, sizeof(fixed));
     types[18] = vector_type;
@@ -160,7 +198,7 @@ search_values(const RuvIndexState *state, const RuvSample *sample, Datum *values
 {
     const rv_trajectory *head = &sample->head;
 
-    values[0] = uuid_datum(head->query_id);
+    values[0] = ruv_query_id_datum(head->query_id);
     values[1] = ObjectIdGetDatum(state->table_oid);
     values[2] = ObjectIdGetDatum(state->index_oid);
     values[3] = NameGetDatum(&state->index_name);
@@ -180,16 +218,16 @@ search_values(const RuvIndexState *state, const RuvSample *sample, Datum *values
     values[17] = Float4GetDatum(head->score < 0 ? -1 : head->score);
     values[18] = values[19] = (Datum)0;
     nulls[18] = nulls[19] = 'n';
-    if (ruv_keeps_queries(state)) {
+    if (!ruv_trajectory_anonymize) {
         values[18] = vector_datum(sample->query, (int)head->dim);
         nulls[18] = ' ';
-    } else if (ruv_query_hash(state, sample, &values[19])) {
+    } else if (keyed_hash(sample, &values[19])) {
         nulls[19] = ' ';
     }
 }
 
 static void
-verdict_values(const RuvIndexState *state, const RuvSample *sample, Datum *values)
+verdict_values(const RuvSample *sample, Datum *values)
 {
     const rv_judgement *verdict = &sample->verdict;
     int count = (int)sample->effort_count;
@@ -212,14 +250,30 @@ verdict_values(const RuvIndexState *state, const RuvSample *sample, Datum *value
     values[27] = Float4GetDatum((float)verdict->score_recall);
     values[28] = Float4GetDatum((float)verdict->score_diversity);
     values[29] = Float4GetDatum((float)verdict->score_feedback);
-    values[30] = recommendation_array(verdict);
-    /* The nodes nearest to a query tell where it lies. */
-    values[31] =
-        node_array(sample->nearest, ruv_keeps_queries(state) ? (int)sample->nearest_count : 0);
+    values[30] = ruv_recommendations_datum(verdict);
+    values[31] = node_array(sample->nearest, (int)sample->nearest_count);
     values[32] = float_array(slack, count);
     values[33] = effort_array(ef, count);
     values[34] = effort_array(distances, count);
     values[35] = TimestampTzGetDatum(GetCurrentTimestamp());
+}
+
+/* What the search returned: feedback that comes later is placed against it. */
+static void
+result_values(const RuvSample *sample, Datum *values, char *nulls)
+{
+    int count = sample->hits == NULL ? 0 : (int)sample->head.result_count;
+    uint64 *ids = palloc(sizeof(uint64) * Max(count, 1));
+    float *distances = palloc(sizeof(float) * Max(count, 1));
+
+    for (int i = 0; i < count; i++) {
+        ids[i] = sample->hits[i].id;
+        distances[i] = sample->hits[i].distance;
+    }
+    values[36] = node_array(ids, count);
+    values[37] = float_array(distances, count);
+    nulls[36] = nulls[37] = sample->hits == NULL ? 'n' : ' ';
+    values[38] = BoolGetDatum(sample->even);
 }
 
 /* Rows beyond the window, oldest first, and rows of a former build that were not traced again. */
@@ -259,18 +313,16 @@ ruv_store_save_samples(RuvStore *store, RuvIndexState *state)
         former = MemoryContextSwitchTo(row);
         memset(nulls, ' ', sizeof(nulls));
         search_values(state, sample, values, nulls);
-        verdict_values(state, sample, values);
+        verdict_values(sample, values);
+        result_values(sample, values, nulls);
         if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT)
             elog(ERROR, "a trajectory could not be stored");
         MemoryContextSwitchTo(former);
         MemoryContextReset(row);
     }
     MemoryContextDelete(row);
-    if (plan == NULL)
-        return;
-    trim_samples(store, state);
-    if (ruv_keeps_queries(state))
-        state->vectors_stored = true;
+    if (plan != NULL)
+        trim_samples(store, state);
 }
 
 static void
@@ -301,6 +353,50 @@ float_or_unknown(uint64 row, int column)
     return null ? -1.0f : DatumGetFloat4(value);
 }
 
+/* What only the verdict needs of the search. */
+static void
+load_search(rv_trajectory *head, uint64 row)
+{
+    char *mode = TextDatumGetCString(ruv_store_value(row, 17, NULL));
+
+    head->mode = strcmp(mode, "adaptive") == 0 ? RV_SEARCH_ADAPTIVE : RV_SEARCH_STATIC;
+    head->ef_search = (uint32_t)DatumGetInt32(ruv_store_value(row, 18, NULL));
+    head->slack = DatumGetFloat4(ruv_store_value(row, 19, NULL));
+    head->hops = (uint32_t)DatumGetInt64(ruv_store_value(row, 20, NULL));
+    head->pages = (uint32_t)DatumGetInt64(ruv_store_value(row, 21, NULL));
+    head->score = float_or_unknown(row, 22);
+    head->expected_recall = float_or_unknown(row, 23);
+    head->user_oid = DatumGetObjectId(ruv_store_value(row, 24, NULL));
+    head->result_count = head->k;
+}
+
+/* The rest of the verdict, and the feedback that is in it. */
+static void
+load_verdict(RuvSample *sample, uint64 row)
+{
+    bool null;
+    Datum role = ruv_store_value(row, 36, &null);
+    RuvSampleFeedback *feedback;
+
+    sample->needed_distances = float_or_unknown(row, 25);
+    sample->diversity = float_or_unknown(row, 26);
+    sample->verdict.score_latency = float_or_unknown(row, 27);
+    sample->verdict.score_recall = float_or_unknown(row, 28);
+    sample->verdict.score_diversity = float_or_unknown(row, 29);
+    sample->verdict.score_feedback = float_or_unknown(row, 30);
+    sample->even = DatumGetBool(ruv_store_value(row, 31, NULL));
+    if (null)
+        return;
+    feedback = MemoryContextAllocZero(GetMemoryChunkContext(sample), sizeof(*feedback));
+    feedback->relevant = DatumGetFloat4(ruv_store_value(row, 32, NULL));
+    feedback->irrelevant = DatumGetFloat4(ruv_store_value(row, 33, NULL));
+    feedback->missed_near = DatumGetFloat4(ruv_store_value(row, 34, NULL));
+    feedback->missed_far = DatumGetFloat4(ruv_store_value(row, 35, NULL));
+    feedback->role = DatumGetObjectId(role);
+    feedback->judged = feedback->stored = true;
+    sample->feedback = feedback;
+}
+
 static void
 load_sample(RuvIndexState *state, uint64 row)
 {
@@ -312,7 +408,7 @@ load_sample(RuvIndexState *state, uint64 row)
 
     if (vector->dim != state->identity.dim)
         return;
-    uuid_halves(ruv_store_value(row, 1, NULL), head.query_id);
+    ruv_query_id_halves(ruv_store_value(row, 1, NULL), head.query_id);
     head.index_epoch = (uint64)DatumGetInt64(ruv_store_value(row, 2, NULL));
     head.started_us = DatumGetTimestampTz(ruv_store_value(row, 3, NULL));
     head.dim = (uint32_t)vector->dim;
@@ -321,8 +417,7 @@ load_sample(RuvIndexState *state, uint64 row)
     head.distances = (uint32_t)DatumGetInt64(ruv_store_value(row, 7, NULL));
     head.latency_us = DatumGetFloat4(ruv_store_value(row, 8, NULL));
     head.index_oid = state->index_oid;
-    head.score = -1;
-    head.expected_recall = -1;
+    load_search(&head, row);
     if (head.k < 1 || head.k > RV_TRAJECTORY_MAX_HITS)
         return;
     sample = ruv_sample_create(state, &head, vector->x, NULL);
@@ -330,6 +425,7 @@ load_sample(RuvIndexState *state, uint64 row)
     sample->verdict.success = DatumGetBool(ruv_store_value(row, 10, NULL));
     sample->verdict.confidence = DatumGetFloat4(ruv_store_value(row, 11, NULL));
     sample->exact = DatumGetBool(ruv_store_value(row, 12, NULL));
+    load_verdict(sample, row);
     nearest = node_items(ruv_store_value(row, 13, NULL), &count);
     sample->nearest_count = (uint32)Min(count, (int)lengthof(sample->nearest));
     for (uint32 i = 0; i < sample->nearest_count; i++)
@@ -356,13 +452,16 @@ ruv_store_load_samples(RuvStore *store, RuvIndexState *state)
         store,
         "SELECT * FROM (SELECT query_id, index_epoch, searched_at, query, k, target_recall, "
         "distances, latency_us, recall, success, confidence, recall_exact, nearest, effort_slack, "
-        "effort_ef, effort_distances FROM @.ruvector_trajectory_log WHERE index_oid = $1 "
+        "effort_ef, effort_distances, mode, ef_search, slack, hops, pages, score, "
+        "expected_recall, user_id, needed_distances, diversity, score_latency, score_recall, "
+        "score_diversity, score_feedback, drawn, feedback_relevant, feedback_irrelevant, "
+        "feedback_missed_near, feedback_missed_far, feedback_role "
+        "FROM @.ruvector_trajectory_log WHERE index_oid = $1 "
         "AND query IS NOT NULL AND judged_at IS NOT NULL "
         "ORDER BY judged_at DESC LIMIT $2) t ORDER BY searched_at",
         2, types, values, NULL);
     for (uint64 row = 0; row < rows; row++)
         load_sample(state, row);
-    state->vectors_stored = rows > 0;
 }
 
 /* ---- patterns ------------------------------------------------------------------------------ */

@@ -3,6 +3,7 @@
  *
  *   read the configuration (at start, when told, when a relation changed)
  *   drain the ring          every round, and during long work (ruv_worker_breathe)
+ *   join feedback           when some was given (feedback_join.c)
  *   learn                   one round per index that is due (learn.c)
  *   rest                    so that learning stays within ruvector.learning_budget: after t seconds
  *                           of processor time no learning for t / budget - t seconds; draining goes
@@ -219,13 +220,13 @@ unload_state(RuvIndexState *state)
     state->flat_memory_size = 0;
     state->memory_changed = false;
     state->memory_renewed = false;
-    state->vectors_stored = false;
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;
     state->checks = NIL;
     state->falls = NIL;
     state->in_flight = 0;
+    state->feedback_waiting = 0;
     state->sampled = 0;
     state->undistilled = 0;
     state->distilled_samples = 0;
@@ -241,7 +242,6 @@ forget_figures(RuvIndexState *state)
     state->last_learned = 0;
     state->consolidated = 0;
     memset(&state->running, 0, sizeof(state->running));
-    memset(&state->totals, 0, sizeof(state->totals));
 }
 
 static void
@@ -271,7 +271,6 @@ configure_state(const RuvIndexState *configured)
     state->window = configured->window;
     state->learning_rate = configured->learning_rate;
     state->min_samples = configured->min_samples;
-    state->keep_queries = configured->keep_queries;
     state->slot = ruv_registry_add(MyDatabaseId, ruv_worker.database_slot, state->table_oid,
                                    state->index_oid);
     state->seen = state->slot != NULL;
@@ -338,13 +337,12 @@ refresh_state(RuvStore *store, RuvIndexState *state)
     } else if (!state->loaded) {
         state->identity = identity;
         ruv_store_load_state(store, state);
-        ruv_totals_load(store, state);
         ruv_store_load_samples(store, state);
         ruv_store_load_patterns(store, state);
         ruv_store_load_memory(store, state);
-        state->vectors_stored = state->vectors_stored || state->flat_memory != NULL;
         state->distilled_samples = (uint32)list_length(state->samples);
         state->loaded = true;
+        ruv_feedback_reread();
     } else if (identity.epoch != state->identity.epoch) {
         ruv_state_start_over(state, &identity);
     } else {
@@ -596,6 +594,8 @@ extract_now(void)
     if (requested == my_slot()->extract_done)
         return;
     ruv_worker_drain();
+    if (ruv_feedback_due(GetCurrentTimestamp()))
+        ruv_feedback_join();
     foreach (cell, ruv_worker.indexes) {
         RuvIndexState *state = lfirst(cell);
 
@@ -692,6 +692,8 @@ take_turn(void)
     bool worked = false;
 
     ruv_worker_drain();
+    if (ruv_feedback_due(GetCurrentTimestamp()))
+        ruv_feedback_join();
     extract_now();
     if (GetCurrentTimestamp() >= rest_until)
         worked = learn_all();

@@ -29,11 +29,24 @@
 /* Searches behind the running statistics that a verdict compares with. */
 #define RUV_RUNNING 512
 
+/* What users said of one search, all roles together; see feedback_join.c. */
+typedef struct RuvSampleFeedback {
+    float relevant; /* returned rows; one on which roles disagree counts in parts */
+    float irrelevant;
+    float missed_near;
+    float missed_far;
+    Oid role;                    /* who said so first: whose share its weight comes out of */
+    struct ArrayType *roles;     /* the rows of ruvector_feedback that are in here, and their */
+    struct ArrayType *revisions; /* revisions; NULL: loaded with the sample */
+    bool judged;                 /* the sample's verdict knows of it */
+    bool stored;                 /* with the sample, in the tables */
+} RuvSampleFeedback;
+
 /* One search: a candidate before its deep trace, a sample for calibration after it. */
 typedef struct RuvSample {
     rv_trajectory head;     /* as it was served; dim floats in query */
     float *query;           /* as the index compares it */
-    rv_hit *hits;           /* what it returned; NULL once judged, or when loaded from the table */
+    rv_hit *hits;           /* what it returned; NULL once stored, or when loaded from the table */
     bool retrace;           /* served by a former build: hits and verdict say nothing any more */
     float recall;           /* of the search as served; -1 unknown */
     bool exact;             /* measured against every row, not against a search of large effort */
@@ -46,6 +59,8 @@ typedef struct RuvSample {
     uint32 nearest_count;
     uint64 nearest[8];
     rv_judgement verdict;
+    RuvSampleFeedback *feedback; /* NULL: none */
+    float proof; /* weight of a proven index miss in the next calibration, on top of its own */
     bool stored; /* a row of ruvector_trajectory_log holds it */
 } RuvSample;
 
@@ -55,15 +70,6 @@ typedef struct RuvRunning {
     uint64 count; /* ever added */
 } RuvRunning;
 
-/* Sums over searches of one mode since learning was enabled. */
-typedef struct RuvTotals {
-    uint64 searches;
-    double distances;
-    double latency_us;
-    uint64 checked; /* searches whose recall was measured */
-    double recall;
-} RuvTotals;
-
 /* What the worker knows of one index that learns. */
 typedef struct RuvIndexState {
     Oid index_oid;
@@ -72,7 +78,6 @@ typedef struct RuvIndexState {
     int window; /* samples that are kept */
     double learning_rate;
     int min_samples;
-    bool keep_queries; /* false: no vector or hash of a query goes into any table; privacy.c */
     RuvIndexIdentity identity;
     RuvIndexSlot *slot;
     bool loaded;            /* from the tables; what follows is then valid */
@@ -85,16 +90,15 @@ typedef struct RuvIndexState {
     size_t flat_memory_size;
     bool memory_changed;    /* flat_memory since it was stored */
     bool memory_renewed;    /* flat_memory since the last distillation */
-    bool vectors_stored;    /* rows or region patterns of this index may hold vectors of queries */
     List *samples;          /* of RuvSample, oldest first */
     List *candidates;       /* of RuvSample */
+    int feedback_waiting;   /* samples whose feedback is not in their verdict yet */
     int in_flight;          /* candidates taken for a pass whose round has not ended */
     uint64 candidates_seen; /* since the last round; for the reservoir */
     uint64 sampled;         /* candidates ever taken for this build */
     uint64 adaptive_seen;   /* adaptive searches since usage was last written to the bank */
     uint64 trajectories;
     uint64 judged;
-    RuvTotals totals[2];      /* of static and of adaptive searches */
     uint32 undistilled;       /* samples since the last distillation */
     uint32 distilled_samples; /* samples that the last distillation had */
     double learning_seconds;
@@ -160,28 +164,6 @@ extern void ruv_state_publish_figures(RuvIndexState *state);
 /* Fills the index's side of a verdict's input. */
 extern void ruv_running_fill(const RuvIndexState *state, rv_judge_input *in);
 
-struct RuvStore;
-
-/* ---- totals.c ------------------------------------------------------------------------------ */
-
-extern void ruv_totals_observe(RuvIndexState *state, const rv_trajectory *head);
-extern void ruv_totals_judged(RuvIndexState *state, const RuvSample *sample);
-/* With, and after, the row of the index's state. */
-extern void ruv_totals_load(struct RuvStore *store, RuvIndexState *state);
-extern void ruv_totals_save(struct RuvStore *store, const RuvIndexState *state);
-
-/* ---- privacy.c ----------------------------------------------------------------------------- */
-
-/* Whether vectors of queries may be stored, remembered and averaged into patterns. */
-extern bool ruv_keeps_queries(const RuvIndexState *state);
-/* A keyed hash of the query, as bytea. False: none is kept. */
-extern bool ruv_query_hash(const RuvIndexState *state, const RuvSample *sample, Datum *out);
-/* Whether vectors are stored that may not be any more. */
-extern bool ruv_privacy_due(const RuvIndexState *state);
-/* The two steps that take them back: what the worker and searches have, then the tables' rows. */
-extern void ruv_privacy_start_over(RuvIndexState *state, const RuvIndexIdentity *identity);
-extern void ruv_privacy_erase(struct RuvStore *store, RuvIndexState *state);
-
 /* ---- remember.c ---------------------------------------------------------------------------- */
 
 /* Remembers where a query was answered. Callable at any time: no error. */
@@ -239,22 +221,25 @@ extern void ruv_certificate_save(RuvStore *store, RuvIndexState *state);
 /* The index was built anew. */
 extern void ruv_certificate_forget(RuvIndexState *state);
 
-/* ---- rows.c -------------------------------------------------------------------------------- */
+/* ---- feedback_join.c, feedback_weight.c ----------------------------------------------------- */
 
-/* A row of a function's result, all null at first. */
-typedef struct RuvRow {
-    TupleDesc descriptor;
-    Datum *values;
-    bool *nulls;
-} RuvRow;
-
-extern RuvRow ruv_row_start(TupleDesc descriptor);
-extern void ruv_row_set(RuvRow *row, const char *name, Datum value);
-extern void ruv_row_set_int(RuvRow *row, const char *name, uint64 value);
-extern void ruv_row_set_float(RuvRow *row, const char *name, double value);
-extern void ruv_row_set_text(RuvRow *row, const char *name, const char *value);
-/* Copies every column of a row of the last statement that the result has under the same name. */
-extern void ruv_row_copy(RuvRow *row, uint64 source);
+/* True when there may be feedback that no sample knows of yet. */
+extern bool ruv_feedback_due(TimestampTz now);
+/* Joins it to the samples and candidates, in a transaction of its own; a search that was not
+ * sampled becomes a candidate. Raises errors. */
+extern void ruv_feedback_join(void);
+/* Read all of it again: samples were loaded anew. */
+extern void ruv_feedback_reread(void);
+/* Stores the verdicts that feedback has changed. */
+extern void ruv_feedback_save(RuvStore *store, const RuvIndexState *state);
+/* After the transaction has committed: notes that they are stored, and drops samples beyond what
+ * feedback of one role may fill. */
+extern void ruv_feedback_saved(RuvIndexState *state);
+extern void ruv_feedback_free(RuvSampleFeedback *feedback);
+/* Sets proof in all samples of this k. */
+extern void ruv_feedback_weigh(RuvIndexState *state, uint32 k);
+/* What a sample weighs in a calibration; 0: it takes no part. */
+extern double ruv_sample_weight(const RuvSample *sample);
 
 /* ---- store.c, store_rows.c ----------------------------------------------------------------- */
 
@@ -269,8 +254,6 @@ extern uint64 ruv_store_run(RuvStore *store, const char *text, int count, Oid *t
 extern SPIPlanPtr ruv_store_prepare(RuvStore *store, const char *text, int count, Oid *types);
 /* A column of a result row of the last statement; *null may be NULL when there can be none. */
 extern Datum ruv_store_value(uint64 row, int column, bool *null);
-/* The same by the column's name. */
-extern Datum ruv_store_named(uint64 row, const char *name, bool *null);
 
 /* Which tables and indexes learn; the callback gets a state with the configured fields set. */
 typedef void (*ruv_store_index_fn)(const RuvIndexState *configured);
@@ -288,5 +271,11 @@ extern void ruv_store_load_patterns(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_save_patterns(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_load_memory(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_save_memory(RuvStore *store, RuvIndexState *state);
+
+/* The two halves of a query id as a uuid, and back. */
+extern Datum ruv_query_id_datum(const uint64 *query_id);
+extern void ruv_query_id_halves(Datum value, uint64 *query_id);
+/* A verdict's recommendations as text[]. */
+extern Datum ruv_recommendations_datum(const rv_judgement *verdict);
 
 #endif

@@ -32,8 +32,8 @@ SELECT ruvector_enable_learning('pg_class');
 -- a table without an index may be enabled before it has one
 CREATE TABLE bare (id int, embedding ruvector(3));
 SELECT ruvector_enable_learning('bare');
-SELECT count(*) FROM ruvector_learning_stats('bare');
-SELECT ruvector_disable_learning('bare', forget => true);
+SELECT * FROM ruvector_learning_stats('bare');
+SELECT ruvector_disable_learning('bare');
 
 -- defaults, settings and updates
 SELECT ruvector_enable_learning('items');
@@ -42,12 +42,6 @@ SET ruvector.learning_rate = 0.2;
 SET ruvector.min_samples = 30;
 SELECT ruvector_enable_learning('items', 400, id_column => 'id');
 SELECT table_id, trajectory_window, learning_rate, min_samples, id_column FROM ruvector_learning;
-SELECT ruvector_enable_learning('items', keep_queries => false);
-SELECT ruvector_enable_learning('items');
-SELECT keep_queries, enabled FROM ruvector_learning;
-SELECT index, trajectory_window, keep_queries, oldest, stored_bytes, distances_saved
-    FROM ruvector_learning_stats('items');
-SELECT ruvector_enable_learning('items', keep_queries => true);
 SELECT index, trajectories, judged, patterns, failures, last_error
     FROM ruvector_learning_stats('items');
 
@@ -73,7 +67,30 @@ SELECT index, mode, reason, ef_search, slack, window_size, k, distances > 0 AS w
        windows, stopped_by FROM ruvector_last_search();
 SELECT ruvector_last_query_id() = (SELECT query_id FROM ruvector_last_search()) AS same;
 
+-- feedback
+SELECT * FROM ruvector_record_feedback(NULL, '{1}');
+SELECT * FROM ruvector_record_feedback('d3b07384-d113-4ec6-a2f4-7d1c1a1b1c1d', '{1}');
+SELECT * FROM ruvector_record_feedback('00000000-0000-8000-8000-000000000001', '{1}');
+\set VERBOSITY sqlstate
+SELECT ruvector_refine_query(ruvector_last_query_id());
+\set VERBOSITY default
+SELECT ruvector_refine_query(ruvector_last_query_id(), alpha => NULL);
+SELECT * FROM ruvector_record_feedback(ruvector_last_query_id(), '{50,99}', '{49,1}');
+SELECT * FROM ruvector_record_feedback(ruvector_last_query_id(), '{99,50,50}', '{1,49}');
+SELECT * FROM ruvector_record_feedback(ruvector_last_query_id(), '{50}', '{-1}');
+SELECT * FROM ruvector_record_feedback(ruvector_last_query_id(), '{50,49}', '{49}');
+SELECT * FROM ruvector_record_feedback(ruvector_last_query_id(), '{1000,2000}');
+SELECT * FROM ruvector_record_feedback(ruvector_last_query_id(), '{1,NULL}');
+SELECT ruvector_refine_query(ruvector_last_query_id(), beta => 1, gamma => 0);
+SELECT ruvector_refine_query(ruvector_last_query_id(), gamma => 1001);
+SELECT * FROM ruvector_record_feedback(ruvector_last_query_id(), NULL, NULL);
+SELECT * FROM ruvector_record_feedback(ruvector_last_query_id(), '{}');
+\set VERBOSITY sqlstate
+SELECT ruvector_refine_query(ruvector_last_query_id());
+\set VERBOSITY default
+
 -- settings
+SET ruvector.feedback_rate = 1;
 SET ruvector.target_recall = 0.4;
 SET ruvector.ef_search = 0;
 SET ruvector.no_such_setting = 1;
@@ -89,8 +106,5 @@ SELECT ruvector_reload_policies();
 RESET ruvector.policy_directory;
 
 SELECT ruvector_disable_learning('items');
-SELECT table_id, enabled FROM ruvector_learning;
-SELECT ruvector_extract_patterns('items');
-SELECT ruvector_disable_learning('items', forget => true);
 SELECT count(*) FROM ruvector_learning;
 SELECT ruvector_disable_learning('items');
