@@ -100,7 +100,7 @@ $(HOST_A): $(HOST_OBJ)
 	rm -f $@ && $(AR) rcs $@ $^
 
 $(ENGINE_SO): $(ENGINE_OBJ)
-	$(CC) -shared $(SANITIZE) -o $@ $^ $(CJSON_LIBS) -lm -lpthread
+	$(CC) -shared $(SANITIZE) -Wl,-soname,$(@F) -o $@ $^ $(CJSON_LIBS) -lm -lpthread
 
 $(HOST_SO): $(HOST_OBJ) $(ENGINE_SO)
 	$(CC) -shared $(SANITIZE) -o $@ $(HOST_OBJ) $(ENGINE_SO) -Wl,-rpath,'$$ORIGIN' $(LUAJIT_LIBS) -lm
@@ -115,6 +115,9 @@ $(BUILD)/cdef.h: engine/include/ruvector/engine.h $(wildcard engine/include/ruve
 
 -include $(ENGINE_OBJ:.o=.d) $(HOST_OBJ:.o=.d) $(EXT_OBJ:.o=.d)
 
+# The policy tool and what it stands on, beside the extension's policies.
+TOOL_HOME = $(DESTDIR)$(PG_SHAREDIR)/ruvector
+
 install: build ## install the extension into the PostgreSQL of PG_CONFIG
 	install -d '$(DESTDIR)$(PG_PKGLIBDIR)' '$(DESTDIR)$(PG_SHAREDIR)/extension' \
 	  '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies'
@@ -123,6 +126,14 @@ install: build ## install the extension into the PostgreSQL of PG_CONFIG
 	install -m 644 ext/ruvector.control ext/sql/ruvector--*.sql ext/ruvector_pgvector.control \
 	  ext/sql/ruvector_pgvector--*.sql '$(DESTDIR)$(PG_SHAREDIR)/extension/'
 	install -m 644 policies/*.lua '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies/'
+	install -d '$(DESTDIR)$(PG_BINDIR)' '$(TOOL_HOME)/lua/ruvector/policy' '$(TOOL_HOME)/lib'
+	install -m 644 lua/ruvector/*.lua '$(TOOL_HOME)/lua/ruvector/'
+	install -m 644 lua/ruvector/policy/*.lua '$(TOOL_HOME)/lua/ruvector/policy/'
+	install -m 644 $(ENGINE_SO) $(HOST_SO) $(BUILD)/cdef.h '$(TOOL_HOME)/lib/'
+	sed -e "s|^local HOME = .*|local HOME = '$(PG_SHAREDIR)/ruvector/lua'|" \
+	  -e "s|^local BUILD = .*|local BUILD = '$(PG_SHAREDIR)/ruvector/lib'|" lua/bin/ruvector-policy \
+	  >'$(DESTDIR)$(PG_BINDIR)/ruvector-policy'
+	chmod 755 '$(DESTDIR)$(PG_BINDIR)/ruvector-policy'
 
 # Targets that a person calls on a fresh machine install first; the rest runs in a second make, which
 # then sees what was installed.

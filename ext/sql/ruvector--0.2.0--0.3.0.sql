@@ -40,7 +40,8 @@ CREATE VIEW ruvector_trajectories WITH (security_barrier) AS
            t.query, t.query_hash, t.recall, t.recall_exact, t.needed_distances, t.diversity,
            t.success, t.confidence, t.score_latency, t.score_recall, t.score_diversity,
            t.score_feedback, t.recommendations, t.judged_at, t.drawn, t.feedback_relevant,
-           t.feedback_irrelevant, t.feedback_missed_near, t.feedback_missed_far
+           t.feedback_irrelevant, t.feedback_missed_near, t.feedback_missed_far,
+           t.effort_slack, t.effort_ef, t.effort_distances
     FROM ruvector_trajectory_log t
     JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.table_id::pg_catalog.oid
     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');

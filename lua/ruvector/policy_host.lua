@@ -58,6 +58,8 @@ end
 function Host:destroy()
    C.rv_host_destroy(self.c)
    self.c = nil
+   if self.callback then self.callback:free() end
+   self.callback = nil
 end
 
 --- Loads a directory; the cause's name and what failed.
@@ -111,6 +113,7 @@ end
 --- Collects logged failures into the returned list.
 function Host:collect_log()
    local list = {}
+   if self.callback then self.callback:free() end
    self.callback = ffi.cast("rv_host_log_fn", function(_, failure)
       list[#list + 1] = failure_table(failure)
    end)
