@@ -203,6 +203,40 @@ local function run_retention(host, input)
    return result, "ok", {}
 end
 
+-- ---- tuning and selection ------------------------------------------------------------------
+
+local GOALS = { "recall", "latency", "balanced" }
+
+local function tuning_input(draw)
+   local curve, effort, recall, distances = {}, 0, draw:from(0, 0.9), 0
+   for i = 1, draw:whole(1, 64) do
+      effort, distances = effort + draw:whole(1, 50), distances + draw:scale(1, 1e4)
+      recall = math.min(recall + (1 - recall) * draw:from(-0.01, 0.5), 1)
+      curve[i] = { effort = effort, recall = math.max(recall, 0), distances = distances,
+         latency_us = distances * draw:from(0.1, 2) }
+   end
+   return { curve = curve, goal = GOALS[draw:whole(1, 3)] }
+end
+
+local function selection_side(draw)
+   local side = { cost = draw:scale(1e-6, 1e9) }
+   if draw:chance(0.5) then
+      side.searches, side.latency_us = draw:whole(0, 1e6), draw:scale(1, 1e7)
+      side.distances = draw:scale(1, 1e6)
+   end
+   if draw:chance(0.5) then side.recall = draw:from(0, 1) end
+   return side
+end
+
+local function selection_input(draw)
+   local limit, selectivity = draw:whole(1, 1000), draw:scale(1e-6, 1)
+   return {
+      hnsw = selection_side(draw), ivfflat = selection_side(draw),
+      features = { limit = limit, selectivity = selectivity, k = limit / selectivity,
+         rows = draw:scale(1, 1e9), target_recall = draw:from(0.5, 1) },
+   }
+end
+
 -- ---- the table -----------------------------------------------------------------------------
 
 --- By the name of a kind: `input(draw)`, `run(host, input)` giving result, cause and failure,
@@ -220,6 +254,15 @@ M.kinds = {
    distillation = {
       functions = "distill", input = distillation_input, differences = distillation_differences,
       run = function(host, input) return host:distill(input) end,
+   },
+   tuning = {
+      functions = "choose", input = tuning_input,
+      differences = number_differences({ "point", "target_recall" }),
+      run = function(host, input) return host:choose(input.curve, input.goal) end,
+   },
+   selection = {
+      functions = "predict", input = selection_input, differences = number_differences({ "hnsw", "ivfflat" }),
+      run = function(host, input) return host:predict(input.hnsw, input.ivfflat, input.features) end,
    },
    retention = {
       functions = "merge and keep", input = retention_input, run = run_retention,

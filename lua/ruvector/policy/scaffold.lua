@@ -160,6 +160,54 @@ end
 ]],
 }
 
+BODIES.tuning = [[
+      recall_floor = 0.95,
+   },
+}
+
+local config = policy.defaults
+
+-- curve: the measured settings by rising effort, each with effort, recall, distances, latency_us.
+-- goal: "recall", "latency" or "balanced".
+function policy.choose(curve, _)
+   local chosen = #curve
+   for i = #curve, 1, -1 do
+      if curve[i].recall >= config.recall_floor then chosen = i end
+   end
+   return { point = chosen, target_recall = lib.clamp(curve[chosen].recall, 0.5, 0.99) }
+end
+
+function policy.self_test(self)
+   local curve = { { effort = 10, recall = 0.9 }, { effort = 40, recall = 0.96 }, { effort = 90, recall = 1 } }
+   if self.choose(curve, "recall").point ~= 2 then return "the least effort that reaches the floor" end
+   return true
+end
+]]
+
+BODIES.selection = [[
+      min_searches = 20,
+   },
+}
+
+local config = policy.defaults
+
+-- features: k, limit, rows, selectivity, target_recall, and of both indexes hnsw and ivfflat: cost (the
+-- planner's) and, where known, searches, latency_us, distances, recall. Only the ratio of the two
+-- results matters.
+function policy.predict(features)
+   local hnsw, ivfflat = features.hnsw, features.ivfflat
+   local measured = math.min(hnsw.searches or 0, ivfflat.searches or 0) >= config.min_searches
+   local field = measured and "latency_us" or "cost"
+   return { hnsw = lib.clamp(hnsw[field], 1e-9, 1e18), ivfflat = lib.clamp(ivfflat[field], 1e-9, 1e18) }
+end
+
+function policy.self_test(self)
+   local costs = self.predict({ hnsw = { cost = 1 }, ivfflat = { cost = 2 } })
+   if costs.hnsw >= costs.ivfflat then return "without measurements the estimate decides" end
+   return true
+end
+]]
+
 local SPEC = [[
 -- The specification of NAME.lua. Run it with busted, from ruvector's root or with its lua folder in
 -- LUA_PATH.
@@ -206,6 +254,25 @@ local EXAMPLES = {
       assert.is_false(policy.host:keep(unused, 365 * 86400 * 1e6))
    end)]],
 }
+
+EXAMPLES.tuning = [[
+   it("takes the least effort that reaches the floor", function()
+      local curve = {
+         { effort = 10, recall = 0.9, distances = 100, latency_us = 50 },
+         { effort = 40, recall = 0.96, distances = 300, latency_us = 150 },
+         { effort = 90, recall = 0.98, distances = 800, latency_us = 400 },
+      }
+      local choice, cause = policy.host:choose(curve, "recall")
+      assert.equal("ok", cause)
+      assert.equal(2, choice.point)
+   end)]]
+
+EXAMPLES.selection = [[
+   it("goes by the estimates while little was measured", function()
+      local costs, cause = policy.host:predict({ cost = 10 }, { cost = 20 })
+      assert.equal("ok", cause)
+      assert.is_true(costs.hnsw < costs.ivfflat)
+   end)]]
 
 local function fill(text, values)
    return (text:gsub("%u%u%u%u+", values))
