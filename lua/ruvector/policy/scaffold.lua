@@ -178,7 +178,7 @@ function policy.choose(curve, _)
 end
 
 function policy.self_test(self)
-   local curve = { { effort = 10, recall = 0.9 }, { effort = 40, recall = 0.96 }, { effort = 90, recall = 1 } }
+   local curve = {{ effort = 10, recall = 0.9 }, { effort = 40, recall = 0.96 }, { effort = 90, recall = 1 }}
    if self.choose(curve, "recall").point ~= 2 then return "the least effort that reaches the floor" end
    return true
 end
