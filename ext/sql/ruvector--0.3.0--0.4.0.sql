@@ -83,6 +83,52 @@ CREATE FUNCTION ruvector_clear_learning("table" regclass) RETURNS void
 
 COMMENT ON FUNCTION ruvector_clear_learning(regclass) IS
     'forgets what was learned for a table; learning goes on from nothing';
+-- The database in which a table's rows are at home. Rows that came with a dump wait for their index,
+-- which is made last; at home, those of an index that is gone are removed.
+ALTER TABLE ruvector_learning ADD COLUMN home text;
+
+-- Rows that come otherwise than by ruvector_enable_learning(), from a dump above all, ask for a worker
+-- too.
+CREATE FUNCTION ruvector_learning_changed() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'ruv_learning_changed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION ruvector_learning_changed() IS 'trigger: asks for a learning worker';
+CREATE TRIGGER ruvector_learning_changed AFTER INSERT ON ruvector_learning
+    FOR EACH STATEMENT EXECUTE FUNCTION ruvector_learning_changed();
+ALTER TABLE ruvector_learning ENABLE ALWAYS TRIGGER ruvector_learning_changed;
+
+-- Patterns of one index. Both return how many regions went: merged into another at least so alike
+-- (by the policy retention), or dropped since they were used less, or are known with less
+-- confidence, than asked for. The index-wide pattern always stays.
+CREATE FUNCTION ruvector_consolidate_patterns(index regclass,
+                                              similarity double precision DEFAULT 0.95)
+    RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruv_consolidate_patterns' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION ruvector_consolidate_patterns(regclass, double precision) IS
+    'merges regions of an index that are alike; returns how many went';
+CREATE FUNCTION ruvector_prune_patterns(index regclass, min_usage integer,
+                                        min_confidence double precision) RETURNS integer
+    AS 'MODULE_PATHNAME', 'ruv_prune_patterns' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION ruvector_prune_patterns(regclass, integer, double precision) IS
+    'drops regions of an index that serve little; returns how many went';
+
+-- Patterns of a table's indexes as a document, and back. mode is merge or replace. state of an
+-- index afterwards: certified (searches use the patterns), prior (to be checked against recorded
+-- searches first) or empty. Superusers only, or a role that was granted EXECUTE: it is then trusted
+-- with every table of the database.
+CREATE FUNCTION ruvector_export_patterns("table" regclass) RETURNS jsonb
+    AS 'MODULE_PATHNAME', 'ruv_export_patterns' LANGUAGE C STABLE STRICT PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION ruvector_export_patterns(regclass) FROM PUBLIC;
+COMMENT ON FUNCTION ruvector_export_patterns(regclass) IS
+    'what was learned for the indexes of a table, as a document';
+CREATE FUNCTION ruvector_import_patterns("table" regclass, patterns jsonb,
+                                         mode text DEFAULT 'merge', OUT index regclass,
+                                         OUT taken integer, OUT left_out integer,
+                                         OUT in_bank integer, OUT state text)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_import_patterns' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION ruvector_import_patterns(regclass, jsonb, text) FROM PUBLIC;
+COMMENT ON FUNCTION ruvector_import_patterns(regclass, jsonb, text) IS
+    'takes a document of ruvector_export_patterns(), after checking all of it';
 
 -- trajectories: searches recorded since learning was enabled; pending: recorded and not yet looked
 -- at; judged: of these, traced and judged; samples: of these, kept for calibration. state is off,

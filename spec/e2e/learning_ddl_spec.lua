@@ -192,7 +192,9 @@ describe("without shared_preload_libraries", function()
    it("every learning function says exactly what to add", function()
       for _, call in ipairs { "ruvector_enable_learning('items')", "ruvector_disable_learning('items')",
          "ruvector_clear_learning('items')", "ruvector_extract_patterns('items')",
-         "ruvector_learning_stats('items')" } do
+         "ruvector_learning_stats('items')", "ruvector_consolidate_patterns('items_embedding')",
+         "ruvector_prune_patterns('items_embedding', 1, 0.5)", "ruvector_export_patterns('items')",
+         "ruvector_import_patterns('items', '{}')" } do
          local err = db:fails("SELECT " .. call)
          assert.equal("55000", err.sqlstate)
          assert.is_truthy(err.hint:find("shared_preload_libraries = 'ruvector'", 1, true), err.hint)

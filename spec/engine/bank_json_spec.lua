@@ -148,7 +148,7 @@ describe("importing a bank", function()
          { '["a', "a string does not end at the end" }, { '["a\n"]', "a string does not end at byte 0x0a" },
          { '["\\x"]', "no such escape" }, { '["\\u12g4"]', "hexadecimal digit" },
          { '["\\u0000"]', "stands for NUL" }, { '["\\ud800"]', "half a character" },
-         { "[" .. ("1"):rep(41) .. "]", "longer than 40 characters" },
+         { "[" .. ("1"):rep(61) .. "]", "longer than 60 characters" },
          { "\239\187\191{}", "a value is missing at byte 0xef" }, { "\0", "byte 0x00" }, { "{}\0",
             "byte 0x00" },
          { "'a'", "a value is missing at '''" }, { "[1]//", "more after the end" },

@@ -62,6 +62,9 @@ M.PUBLIC_FUNCTIONS = {
       "ruvector_record_feedback(uuid,bigint[],bigint[])",
       "ruvector_refine_query(uuid,double precision,double precision,double precision)",
    },
+   ["the trigger of a learning table"] = {
+      "ruvector_learning_changed()",
+   },
    ["the policies: their names and how often they ran"] = {
       "ruvector_policies()",
    },
@@ -84,6 +87,14 @@ M.GUARDED = {
       guarded("owners", "refuses", "refuses", "ruvector_clear_learning('items')"),
    ["ruvector_extract_patterns(regclass)"] =
       guarded("owners", "refuses", "refuses", "ruvector_extract_patterns('items')"),
+   ["ruvector_consolidate_patterns(regclass,double precision)"] =
+      guarded("owners", "refuses", "refuses", "ruvector_consolidate_patterns('items_embedding')"),
+   ["ruvector_prune_patterns(regclass,integer,double precision)"] =
+      guarded("owners", "refuses", "refuses", "ruvector_prune_patterns('items_embedding', 1, 0.5)"),
+   ["ruvector_export_patterns(regclass)"] =
+      guarded("superusers", "works", "refuses", "ruvector_export_patterns('items')"),
+   ["ruvector_import_patterns(regclass,jsonb,text)"] =
+      guarded("superusers", "refuses", "refuses", "ruvector_import_patterns('items', '{}')"),
    ["ruvector_learning_stats(regclass)"] =
       guarded("monitors", "works", "refuses", "ruvector_learning_stats('items')"),
    ["ruvector_get_search_params(regclass,ruvector,integer)"] =

@@ -151,6 +151,37 @@ rv_status rv_bank_consolidate(rv_bank *bank, double similarity, rv_merge_fn merg
 typedef bool (*rv_keep_fn)(void *ctx, const rv_pattern *pattern);
 rv_status rv_bank_prune(rv_bank *bank, rv_keep_fn keep, void *ctx, uint32_t *pruned, rv_error *err);
 
+/* A search that was traced on the index as it is: its efforts, as of a deep trace. */
+typedef struct rv_traced_search {
+    const float *query; /* dim */
+    const rv_effort *efforts;
+    uint32_t count; /* true neighbours; 0 says nothing */
+    uint32_t k;
+} rv_traced_search;
+
+#define RV_RECERTIFY_INDEX 30  /* searches that check an index-wide pattern */
+#define RV_RECERTIFY_REGION 10 /* searches within its radius that check a region */
+
+typedef struct rv_recertified {
+    uint32_t taken;   /* patterns that hold now, made wider where they had to be */
+    uint32_t dropped; /* regions that nothing could check */
+} rv_recertified;
+
+/*
+ * Checks priors, patterns of another epoch than the given one, against searches that were traced on
+ * this epoch's build. Once RV_RECERTIFY_INDEX searches of its k are there, the index-wide prior is
+ * widened until the searches say that it reaches its recalls, and gets the epoch; then each region
+ * likewise by the searches within its radius, or is dropped where there are too few. Widening
+ * multiplies 1 + slack, and ef, by one factor for the whole table: few searches tell one number
+ * well and a table badly. Rows whose misses are too rare to show in so many neighbours do not take
+ * part in finding it. table_recall becomes what was measured. An index-wide pattern of the epoch
+ * needs no check: priors are then regions only. Does nothing while there are too few searches. On
+ * failure the bank is valid; some priors may have been taken.
+ */
+rv_status rv_bank_recertify(rv_bank *bank, uint64_t epoch, int64_t now_us,
+                            const rv_traced_search *searches, uint32_t count, rv_recertified *out,
+                            rv_error *err);
+
 /*
  * The flat form: one relocatable buffer (offsets, no pointers), checksummed, that is searched in
  * place. rv_bank_flatten writes at most capacity bytes; *size always gets the need (RV_ERR_FULL

@@ -24,6 +24,9 @@ typedef enum rv_metric {
     RV_METRIC_L1 = 4
 } rv_metric;
 
+/* "l2", "inner_product", "cosine" or "l1"; "unknown" for any other number. */
+const char *rv_metric_name(rv_metric metric);
+
 typedef enum rv_simd_level {
     RV_SIMD_SCALAR = 0,
     RV_SIMD_AVX2 = 1,   /* with FMA and F16C */

@@ -40,13 +40,10 @@ typedef struct json_field {
 
 extern const json_field rv_json_fields[JSON_PATTERN_FIELDS];
 
-/* "l2", "inner_product", "cosine", "l1". */
-const char *rv_json_metric_name(rv_metric metric);
-
 /*
  * Whether text is JSON at all, by RFC 8259 and within the limits of bank.h, with the place and the
  * reason if not. Stricter than the standard: no \u0000 and no surrogate escapes, numbers of at most
- * 40 characters. What passes is safe for a recursive parser that allocates per value.
+ * 60 characters. What passes is safe for a recursive parser that allocates per value.
  */
 rv_status rv_json_scan(const char *text, size_t size, rv_error *err);
 

@@ -398,7 +398,7 @@ read_metric(const cJSON *item, rv_metric *out, rv_error *err)
 {
     for (int metric = RV_METRIC_L2; metric <= RV_METRIC_L1; metric++)
         if (cJSON_IsString(item) &&
-            strcmp(item->valuestring, rv_json_metric_name((rv_metric)metric)) == 0) {
+            strcmp(item->valuestring, rv_metric_name((rv_metric)metric)) == 0) {
             *out = (rv_metric)metric;
             return RV_OK;
         }

@@ -37,22 +37,6 @@ const json_field rv_json_fields[JSON_PATTERN_FIELDS] = {
     {"centroid", JSON_CENTROID, 0},
 };
 
-const char *
-rv_json_metric_name(rv_metric metric)
-{
-    switch (metric) {
-        case RV_METRIC_L2:
-            return "l2";
-        case RV_METRIC_IP:
-            return "inner_product";
-        case RV_METRIC_COSINE:
-            return "cosine";
-        case RV_METRIC_L1:
-            return "l1";
-    }
-    return "unknown";
-}
-
 /* A growing text. After a failed allocation, failed is the size that could not be had and nothing
  * more is added. */
 typedef struct builder {
@@ -214,7 +198,7 @@ add_bank(builder *b, const rv_bank *bank)
     add(b, "{\"format\":\"" JSON_FORMAT "\",\"version\":");
     add_uint(b, RV_BANK_JSON_VERSION);
     add(b, ",\"metric\":\"");
-    add(b, rv_json_metric_name(bank->metric));
+    add(b, rv_metric_name(bank->metric));
     add(b, "\",\"dimensions\":");
     add_uint(b, bank->dim);
     add(b, ",\"max_patterns\":");

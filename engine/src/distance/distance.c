@@ -165,3 +165,19 @@ rv_metric_map_apply(const rv_metric_map *map, double raw)
     squared = (double)map->a + (double)map->b * raw;
     return squared > 0.0 ? sqrt(squared) : 0.0;
 }
+
+const char *
+rv_metric_name(rv_metric metric)
+{
+    switch (metric) {
+        case RV_METRIC_L2:
+            return "l2";
+        case RV_METRIC_IP:
+            return "inner_product";
+        case RV_METRIC_COSINE:
+            return "cosine";
+        case RV_METRIC_L1:
+            return "l1";
+    }
+    return "unknown";
+}

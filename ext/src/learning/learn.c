@@ -11,9 +11,10 @@
  *                           between two. A burst of searches is learned soon and not again and
  * again. The overall share of a core is the loop's affair (worker.c).
  *
- * Locks: AccessShareLock on table and index, taken only if free, and given back early when somebody
- * waits for them (trace.c). An index whose round fails is left alone for a while that doubles with
- * every failure; the reason shows in ruvector_learning_stats().
+ * Locks: the bank's lock (bank_edit.h) and AccessShareLock on table and index, taken only if free;
+ * the latter are given back early when somebody waits for them (trace.c). An index whose round
+ * fails is left alone for a while that doubles with every failure; the reason shows in
+ * ruvector_learning_stats().
  */
 #include "learning/worker.h"
 
@@ -91,7 +92,7 @@ ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force)
         return false;
     return state->feedback_waiting > 0 || pass_due(state, now, force) ||
            distillation_due(state, now, force) || memory_due(state, now, force) ||
-           consolidation_due(state, now) || state->bank_changed;
+           consolidation_due(state, now) || ruv_recertify_due(state) || state->bank_changed;
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------ */
@@ -266,6 +267,24 @@ open_relations(const RuvIndexState *state, Relation *table, Relation *index)
     return *index != NULL && ruv_is_index(*index) && (*index)->rd_index->indisvalid;
 }
 
+/* Takes over what a session has changed since the bank was loaded. The caller has the bank's lock.
+ * False: learning was disabled or begun anew, of which the worker has not read yet. */
+static bool
+follow_changes(RuvIndexState *state)
+{
+    RuvStore store;
+
+    if (state->slot->index_oid != state->index_oid || state->slot->fresh)
+        return false;
+    if (state->bank_revision == pg_atomic_read_u64(&state->slot->bank_revision))
+        return true;
+    if (!ruv_store_open(&store))
+        return false;
+    ruv_store_follow_patterns(&store, state);
+    ruv_store_close(&store);
+    return true;
+}
+
 /* What is due, as the table's owner: no function of theirs may have the worker's rights. */
 static void
 work(RuvIndexState *state, bool force, Relation table, Relation index)
@@ -282,6 +301,8 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
         judge_again(state, index);
     if (pass_due(state, now, force))
         pass(state, table, index);
+    if (ruv_recertify_due(state))
+        ruv_recertify(state);
     now = GetCurrentTimestamp();
     if (memory_due(state, now, force)) {
         ruv_memory_flatten(state);
@@ -345,7 +366,8 @@ ruv_learn_round(RuvIndexState *state, bool force)
     PushActiveSnapshot(GetTransactionSnapshot());
     pgstat_report_activity(STATE_RUNNING,
                            psprintf("learning from searches of %s", NameStr(state->index_name)));
-    opened = open_relations(state, &table, &index);
+    opened = ruv_bank_try_lock(state->index_oid) && open_relations(state, &table, &index) &&
+             follow_changes(state);
     if (opened)
         work(state, force, table, index);
     if (index != NULL)

@@ -9,6 +9,7 @@
  *   guard.c      more effort at once while what was learned may not hold
  *   capture.c    ruv_capture: what happened
  *   launcher.c   starts a worker per learning database; hooks.c keeps it away from DROP DATABASE
+ *   bank_edit.c  a bank changed by a session; sql_bank.c, sql_exchange.c its SQL functions
  *   worker.c     the loop; learn.c one round for one index; trace.c truth and deep traces;
  *                distil.c patterns; store.c and store_rows.c the tables
  *   sql_*.c      the SQL functions; rights.c who may call them
@@ -66,9 +67,10 @@ typedef struct RuvIndexSlot {
     dsa_pointer bank;
     Size bank_offset; /* from the start of the bank area */
     Size bank_size;
-    Size memory_size;       /* of the flat memory behind the bank; 0: none */
-    int64 last_learned;     /* TimestampTz; 0: never */
-    pg_atomic_uint64 guard; /* RuvGuard, packed; 0: none. See guard.c */
+    Size memory_size;               /* of the flat memory behind the bank; 0: none */
+    int64 last_learned;             /* TimestampTz; 0: never */
+    pg_atomic_uint64 guard;         /* RuvGuard, packed; 0: none. See guard.c */
+    pg_atomic_uint64 bank_revision; /* counts the changes by sessions (bank_edit.h) */
     char last_error[RUV_ERROR_TEXT];
     /* Live figures, written by the worker, read without the lock. */
     pg_atomic_uint64 trajectories; /* drained, since learning was enabled */
@@ -152,6 +154,8 @@ extern void ruv_registry_forget(Oid database, ruv_registry_keep_fn keep, void *c
  * registered for it; then let the worker read the configuration again. */
 extern void ruv_registry_enable_at_commit(Oid table_oid, List *index_oids);
 extern void ruv_registry_disable_at_commit(Oid table_oid);
+/* At commit: lets the worker load the patterns of an index again (bank_edit.h). */
+extern void ruv_registry_touch_at_commit(Oid index_oid);
 /* At commit: asks for a worker in this database and lets it read the configuration again. */
 extern void ruv_worker_request(void);
 /* Now: asks the worker to distil everything it has, and waits until it has done so. */

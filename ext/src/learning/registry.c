@@ -28,6 +28,7 @@ static RuvIndexCache cache_entries[RUV_CACHE_ENTRIES];
 typedef struct PendingChange {
     Oid table_oid;
     List *index_oids; /* NIL: learning was disabled */
+    Oid touched;      /* InvalidOid, or the index whose patterns were changed, and nothing else */
 } PendingChange;
 
 static List *pending_changes = NIL; /* in TopTransactionContext */
@@ -125,6 +126,7 @@ add_locked(Oid database, int database_slot, Oid table_oid, Oid index_oid)
     slot->table_oid = table_oid;
     slot->database_slot = database_slot;
     slot->fresh = true;
+    pg_atomic_fetch_add_u64(&slot->bank_revision, 1);
     slot->last_learned = 0;
     slot->last_error[0] = '\0';
     pg_atomic_write_u64(&slot->guard, 0);
@@ -262,6 +264,13 @@ apply_change_locked(int number, const PendingChange *change)
 {
     ListCell *cell;
 
+    if (OidIsValid(change->touched)) {
+        RuvIndexSlot *slot = ruv_registry_find(MyDatabaseId, change->touched);
+
+        if (slot != NULL)
+            pg_atomic_fetch_add_u64(&slot->bank_revision, 1);
+        return;
+    }
     if (change->index_oids == NIL) {
         for (int i = 0; i < RUV_MAX_INDEXES; i++)
             if (ruv_shared->indexes[i].database == MyDatabaseId &&
@@ -279,7 +288,11 @@ transaction_callback(XactEvent event, void *arg)
     ListCell *cell;
     int number;
 
-    if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+    /* What is remembered here is gone when COMMIT PREPARED comes, perhaps in another session. */
+    if (event == XACT_EVENT_PRE_PREPARE && pending_request)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("cannot PREPARE a transaction that has changed what is learned")));
+    if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
         return;
     if (pending_request && commit) {
         LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
@@ -296,7 +309,7 @@ transaction_callback(XactEvent event, void *arg)
 }
 
 static void
-remember_change(Oid table_oid, List *index_oids)
+remember_change(Oid table_oid, List *index_oids, Oid touched)
 {
     MemoryContext former = MemoryContextSwitchTo(TopTransactionContext);
     PendingChange *change = palloc(sizeof(*change));
@@ -307,6 +320,7 @@ remember_change(Oid table_oid, List *index_oids)
     }
     change->table_oid = table_oid;
     change->index_oids = list_copy(index_oids);
+    change->touched = touched;
     pending_changes = lappend(pending_changes, change);
     pending_request = true;
     MemoryContextSwitchTo(former);
@@ -322,7 +336,7 @@ ruv_registry_enable_at_commit(Oid table_oid, List *index_oids)
                         errhint("Raise ruvector.max_learning_databases and restart the server, or "
                                 "disable learning in another database.")));
     if (index_oids != NIL)
-        remember_change(table_oid, index_oids);
+        remember_change(table_oid, index_oids, InvalidOid);
     else
         ruv_worker_request();
 }
@@ -331,7 +345,14 @@ void
 ruv_registry_disable_at_commit(Oid table_oid)
 {
     ruv_publish_prepare();
-    remember_change(table_oid, NIL);
+    remember_change(table_oid, NIL, InvalidOid);
+}
+
+void
+ruv_registry_touch_at_commit(Oid index_oid)
+{
+    (void)ruv_database_claim(MyDatabaseId);
+    remember_change(InvalidOid, NIL, index_oid);
 }
 
 void

@@ -80,6 +80,7 @@ ruv_state_add_sample(RuvIndexState *state, RuvSample *sample)
     MemoryContext former = MemoryContextSwitchTo(state->context);
 
     state->samples = lappend(state->samples, sample);
+    state->samples_ever++;
     while (list_length(state->samples) > state->window) {
         ruv_sample_free(linitial(state->samples));
         state->samples = list_delete_first(state->samples);

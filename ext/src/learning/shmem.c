@@ -23,6 +23,7 @@
  *   bank bytes before they are published    the database's worker         nobody else knows them
  *   bank_generation, registry_generation,   with the change they          atomic; read without lock
  *     policy_generation                     announce, after it
+ *   bank_revision                           sessions, after their commit  atomic
  *   live figures of a slot, counters        workers, backends             atomic
  *   ring                                    every backend; one reader,    lock-free (ring.h)
  *                                           the database's worker
@@ -146,6 +147,7 @@ initialise_shared_memory(void)
     for (int i = 0; i < RUV_MAX_INDEXES; i++) {
         pg_atomic_init_u64(&ruv_shared->indexes[i].bank_generation, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].guard, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].bank_revision, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].trajectories, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].waiting, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].undistilled, 0);

@@ -12,6 +12,7 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -29,6 +30,7 @@ PG_FUNCTION_INFO_V1(ruv_enable_learning);
 PG_FUNCTION_INFO_V1(ruv_disable_learning);
 PG_FUNCTION_INFO_V1(ruv_clear_learning);
 PG_FUNCTION_INFO_V1(ruv_extract_patterns);
+PG_FUNCTION_INFO_V1(ruv_learning_changed);
 
 typedef struct LearningOptions {
     int window;
@@ -91,8 +93,8 @@ ruv_require_primary(void)
                                 "with replication.")));
 }
 
-static List *
-own_indexes(Relation table)
+List *
+ruv_own_indexes(Relation table)
 {
     List *found = NIL;
     List *all = RelationGetIndexList(table);
@@ -173,15 +175,16 @@ read_options(FunctionCallInfo fcinfo, Relation table)
 static void
 save_options(Oid table_oid, const LearningOptions *options)
 {
-    Oid types[6] = {OIDOID, INT4OID, FLOAT8OID, INT4OID, NAMEOID, NAMEOID};
-    Datum values[6] = {
+    Oid types[7] = {OIDOID, INT4OID, FLOAT8OID, INT4OID, NAMEOID, NAMEOID, TEXTOID};
+    Datum values[7] = {
         ObjectIdGetDatum(table_oid),
         Int32GetDatum(options->window),
         Float8GetDatum(options->learning_rate),
         Int32GetDatum(options->min_samples),
         (Datum)0,
-        DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false)))};
-    char nulls[7] = "      ";
+        DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false))),
+        ruv_store_home()};
+    char nulls[8] = "       ";
     RuvStore store;
 
     if (options->id_column != NULL)
@@ -191,12 +194,13 @@ save_options(Oid table_oid, const LearningOptions *options)
     ruv_store_open_or_fail(&store);
     ruv_store_run(&store,
                   "INSERT INTO @.ruvector_learning (table_id, trajectory_window, learning_rate, "
-                  "min_samples, id_column, enabled_by) VALUES ($1::regclass, $2, $3, $4, $5, $6) "
+                  "min_samples, id_column, enabled_by, home) "
+                  "VALUES ($1::regclass, $2, $3, $4, $5, $6, $7) "
                   "ON CONFLICT (table_id) DO UPDATE SET "
                   "trajectory_window = excluded.trajectory_window, "
                   "learning_rate = excluded.learning_rate, min_samples = excluded.min_samples, "
                   "id_column = excluded.id_column",
-                  6, types, values, nulls);
+                  7, types, values, nulls);
     ruv_store_close(&store);
 }
 
@@ -215,7 +219,7 @@ ruv_enable_learning(PG_FUNCTION_ARGS)
     table = open_own_table(table_oid);
     check_kind(table);
     options = read_options(fcinfo, table);
-    indexes = own_indexes(table);
+    indexes = ruv_own_indexes(table);
     if (indexes == NIL)
         ereport(NOTICE,
                 (errmsg("\"%s\" has no index of ruvector yet; learning begins when it has one",
@@ -226,12 +230,17 @@ ruv_enable_learning(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
-/* Deletes what was learned for a table; the configuration too, if asked. */
+/* Deletes what was learned for a table; the configuration too, if asked. A round of the worker that
+ * is under way ends first, so that it stores nothing afterwards. */
 static void
-forget_table(Oid table_oid, bool configuration)
+forget_table(Relation table, bool configuration)
 {
+    Oid table_oid = RelationGetRelid(table);
     RuvStore store;
+    ListCell *cell;
 
+    foreach (cell, ruv_own_indexes(table))
+        ruv_bank_lock(lfirst_oid(cell));
     ruv_store_open_or_fail(&store);
     ruv_store_forget_table(&store, table_oid, configuration);
     ruv_store_close(&store);
@@ -247,14 +256,14 @@ ruv_disable_learning(PG_FUNCTION_ARGS)
     ruv_require_preload();
     ruv_require_primary();
     table = open_own_table(table_oid);
-    forget_table(table_oid, true);
+    forget_table(table, true);
     ruv_worker_request();
     relation_close(table, NoLock);
     PG_RETURN_VOID();
 }
 
-static void
-require_enabled(Oid table_oid)
+void
+ruv_require_enabled(Oid table_oid)
 {
     Oid types[1] = {OIDOID};
     Datum values[1] = {ObjectIdGetDatum(table_oid)};
@@ -282,11 +291,23 @@ ruv_clear_learning(PG_FUNCTION_ARGS)
     ruv_require_preload();
     ruv_require_primary();
     table = open_own_table(table_oid);
-    require_enabled(table_oid);
-    forget_table(table_oid, false);
-    ruv_registry_enable_at_commit(table_oid, own_indexes(table));
+    ruv_require_enabled(table_oid);
+    forget_table(table, false);
+    ruv_registry_enable_at_commit(table_oid, ruv_own_indexes(table));
     relation_close(table, NoLock);
     PG_RETURN_VOID();
+}
+
+/* The trigger of ruvector_learning. */
+Datum
+ruv_learning_changed(PG_FUNCTION_ARGS)
+{
+    if (!CALLED_AS_TRIGGER(fcinfo))
+        ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+                        errmsg("ruvector_learning_changed() is a trigger function")));
+    if (ruv_shared != NULL)
+        ruv_worker_request();
+    return PointerGetDatum(NULL);
 }
 
 static int64
@@ -316,7 +337,7 @@ ruv_extract_patterns(PG_FUNCTION_ARGS)
     ruv_require_preload();
     ruv_require_primary();
     table = open_own_table(table_oid);
-    require_enabled(table_oid);
+    ruv_require_enabled(table_oid);
     relation_close(table, NoLock);
     ruv_worker_extract();
     patterns = count_patterns(table_oid);

@@ -16,6 +16,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
@@ -182,13 +183,60 @@ ruv_store_count_tables(RuvStore *store)
     return ruv_store_run(store, "SELECT FROM @.ruvector_learning", 0, NULL, NULL, NULL);
 }
 
+double
+ruv_store_learning_rate(RuvStore *store, Oid table_oid)
+{
+    Oid types[1] = {OIDOID};
+    Datum values[1] = {ObjectIdGetDatum(table_oid)};
+
+    if (ruv_store_run(store,
+                      "SELECT learning_rate FROM @.ruvector_learning "
+                      "WHERE table_id = $1::oid::regclass",
+                      1, types, values, NULL) == 0)
+        elog(ERROR, "learning is not enabled for relation %u", table_oid);
+    return DatumGetFloat8(ruv_store_value(0, 1, NULL));
+}
+
 static const char *const index_tables[] = {"ruvector_trajectory_log", "ruvector_patterns",
                                            "ruvector_index_state",    "ruvector_memory",
                                            "ruvector_recall_checks",  "ruvector_feedback"};
 
+/* The name of this database among all: a dump restored elsewhere is told by it. */
+Datum
+ruv_store_home(void)
+{
+    return CStringGetTextDatum(psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId));
+}
+
+/* Tables whose rows came with a dump are at home once none of the rows waits for an index. */
+static void
+settle_restored(RuvStore *store)
+{
+    Oid types[1] = {TEXTOID};
+    Datum values[1] = {ruv_store_home()};
+    StringInfoData text;
+
+    initStringInfo(&text);
+    appendStringInfoString(
+        &text, "UPDATE @.ruvector_learning l SET home = $1 WHERE l.home IS DISTINCT FROM $1 "
+               "AND EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+               "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS
+               " WHERE i.indrelid = l.table_id::oid)");
+    for (int i = 0; i < (int)lengthof(index_tables); i++)
+        appendStringInfo(&text,
+                         " AND NOT EXISTS (SELECT FROM @.%s r WHERE r.table_id = l.table_id "
+                         "AND NOT EXISTS (SELECT FROM pg_index j WHERE j.indexrelid = r.index_oid "
+                         "AND j.indrelid = r.table_id::oid))",
+                         index_tables[i]);
+    ruv_store_run(store, text.data, 1, types, values, NULL);
+}
+
 void
 ruv_store_tidy(RuvStore *store)
 {
+    Oid types[1] = {TEXTOID};
+    Datum values[1] = {ruv_store_home()};
+
     ruv_store_run(store,
                   "DELETE FROM @.ruvector_learning l "
                   "WHERE NOT EXISTS (SELECT FROM pg_class t WHERE t.oid = l.table_id::oid)",
@@ -217,11 +265,14 @@ ruv_store_tidy(RuvStore *store)
         ruv_store_run(store,
                       psprintf("DELETE FROM @.%s r WHERE NOT EXISTS (SELECT FROM pg_index i "
                                "WHERE i.indexrelid = r.index_oid AND i.indrelid = r.table_id::oid) "
+                               "AND NOT EXISTS (SELECT FROM @.ruvector_learning l "
+                               "WHERE l.table_id = r.table_id AND l.home IS DISTINCT FROM $1) "
                                "OR NOT EXISTS (SELECT FROM @.ruvector_learning l "
                                "WHERE l.table_id = r.table_id)",
                                table),
-                      0, NULL, NULL, NULL);
+                      1, types, values, NULL);
     }
+    settle_restored(store);
 }
 
 void

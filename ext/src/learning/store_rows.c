@@ -618,6 +618,28 @@ ruv_store_load_patterns(RuvStore *store, RuvIndexState *state)
     state->bank_changed = rv_bank_count(state->bank) > 0;
 }
 
+void
+ruv_store_follow_patterns(RuvStore *store, RuvIndexState *state)
+{
+    /* Read before the rows: a change in between is followed the next time. */
+    uint64 revision = pg_atomic_read_u64(&state->slot->bank_revision);
+    rv_error err = {0};
+
+    if (revision == state->bank_revision)
+        return;
+    rv_bank_destroy(state->bank);
+    state->bank = NULL;
+    ruv_store_load_patterns(store, state);
+    /* Nothing is left: that has to be published, too. */
+    if (state->bank == NULL)
+        ruv_check(rv_bank_create(&state->allocator, state->identity.metric,
+                                 (uint32_t)state->identity.dim, RUV_BANK_LIMIT, &state->bank, &err),
+                  &err, "loading the pattern bank");
+    state->bank_changed = true;
+    state->recertified_with = 0;
+    state->bank_revision = revision;
+}
+
 /* ---- the memory of queries ------------------------------------------------------------------ */
 
 void
@@ -644,15 +666,6 @@ ruv_store_save_memory(RuvStore *store, RuvIndexState *state)
     pfree(flat);
 }
 
-/* Whether the patterns that were loaded belong to the index as it is. */
-static bool
-patterns_are_current(const RuvIndexState *state)
-{
-    const rv_pattern *pattern = state->bank == NULL ? NULL : rv_bank_index_pattern(state->bank);
-
-    return pattern != NULL && pattern->index_epoch == state->identity.epoch;
-}
-
 void
 ruv_store_load_memory(RuvStore *store, RuvIndexState *state)
 {
@@ -661,8 +674,8 @@ ruv_store_load_memory(RuvStore *store, RuvIndexState *state)
                        Int64GetDatum((int64)state->identity.epoch)};
     bytea *flat;
 
-    if (!patterns_are_current(state) ||
-        ruv_store_run(
+    /* Also without patterns of this build: the samples' efforts were traced with it. */
+    if (ruv_store_run(
             store, "SELECT flat FROM @.ruvector_memory WHERE index_oid = $1 AND index_epoch = $2",
             2, types, values, NULL) == 0)
         return;

@@ -336,7 +336,10 @@ refresh_state(RuvStore *store, RuvIndexState *state)
         lacks_index = true;
     } else if (!state->loaded) {
         state->identity = identity;
+        state->bank_revision = pg_atomic_read_u64(&state->slot->bank_revision);
         ruv_store_load_state(store, state);
+        if (state->consolidated == 0) /* the first interval begins */
+            state->consolidated = GetCurrentTimestamp();
         ruv_store_load_samples(store, state);
         ruv_store_load_patterns(store, state);
         ruv_store_load_memory(store, state);
@@ -347,6 +350,7 @@ refresh_state(RuvStore *store, RuvIndexState *state)
         ruv_state_start_over(state, &identity);
     } else {
         state->identity = identity; /* storage parameters may have changed */
+        ruv_store_follow_patterns(store, state);
     }
 }
 

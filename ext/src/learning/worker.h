@@ -26,6 +26,8 @@
 #define RUV_MAX_REGIONS 16
 /* Patterns that a bank takes. */
 #define RUV_BANK_LIMIT 1000
+/* The epoch of a pattern whose calibration is not known to hold; no index has it. */
+#define RUV_EPOCH_UNKNOWN 0
 /* Searches behind the running statistics that a verdict compares with. */
 #define RUV_RUNNING 512
 
@@ -85,18 +87,21 @@ typedef struct RuvIndexState {
     rv_allocator allocator; /* over it */
     rv_bank *bank;          /* NULL: nothing learned */
     bool bank_changed;      /* since it was published */
+    uint64 bank_revision;   /* of the slot when the bank was loaded (bank_edit.h) */
     rv_memory *memory;      /* of queries; NULL: none yet */
     char *flat_memory;      /* what samples are traced with and searches use; NULL: none yet */
     size_t flat_memory_size;
-    bool memory_changed;    /* flat_memory since it was stored */
-    bool memory_renewed;    /* flat_memory since the last distillation */
-    List *samples;          /* of RuvSample, oldest first */
-    List *candidates;       /* of RuvSample */
-    int feedback_waiting;   /* samples whose feedback is not in their verdict yet */
-    int in_flight;          /* candidates taken for a pass whose round has not ended */
-    uint64 candidates_seen; /* since the last round; for the reservoir */
-    uint64 sampled;         /* candidates ever taken for this build */
-    uint64 adaptive_seen;   /* adaptive searches since usage was last written to the bank */
+    bool memory_changed;     /* flat_memory since it was stored */
+    bool memory_renewed;     /* flat_memory since the last distillation */
+    List *samples;           /* of RuvSample, oldest first */
+    uint64 samples_ever;     /* that were added */
+    uint64 recertified_with; /* samples_ever when priors were last checked */
+    List *candidates;        /* of RuvSample */
+    int feedback_waiting;    /* samples whose feedback is not in their verdict yet */
+    int in_flight;           /* candidates taken for a pass whose round has not ended */
+    uint64 candidates_seen;  /* since the last round; for the reservoir */
+    uint64 sampled;          /* candidates ever taken for this build */
+    uint64 adaptive_seen;    /* adaptive searches since usage was last written to the bank */
     uint64 trajectories;
     uint64 judged;
     uint32 undistilled;       /* samples since the last distillation */
@@ -180,6 +185,13 @@ extern bool ruv_memory_restore(RuvIndexState *state, const char *flat, size_t si
 extern void ruv_memory_entry_points(const RuvIndexState *state, const float *query,
                                     rv_memory_match *match);
 
+/* ---- recertify.c --------------------------------------------------------------------------- */
+
+/* True when patterns of another build wait and searches came since they were last checked. */
+extern bool ruv_recertify_due(const RuvIndexState *state);
+/* Checks them against the samples. Raises errors for lack of memory. */
+extern void ruv_recertify(RuvIndexState *state);
+
 /* ---- learn.c, trace.c, distil.c ------------------------------------------------------------ */
 
 /* True when there is work that should be done now; force: any work at all. */
@@ -201,6 +213,14 @@ extern int ruv_batch_limit(Relation table, int dim);
 /* Calibrates over the samples and merges into the bank. False: too few samples of one k. */
 extern bool ruv_distil(RuvIndexState *state);
 extern void ruv_consolidate(RuvIndexState *state);
+
+/* ---- bank_edit.c --------------------------------------------------------------------------- */
+
+/* The bank's lock: held to the end of the transaction by whoever changes an index's patterns, be it
+ * the worker's round or a session (bank_edit.h). */
+extern void ruv_bank_lock(Oid index_oid);
+/* False when somebody else has it. */
+extern bool ruv_bank_try_lock(Oid index_oid);
 
 /* ---- guard.c ------------------------------------------------------------------------------- */
 
@@ -259,8 +279,12 @@ extern Datum ruv_store_value(uint64 row, int column, bool *null);
 typedef void (*ruv_store_index_fn)(const RuvIndexState *configured);
 extern void ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each);
 extern uint64 ruv_store_count_tables(RuvStore *store);
+/* Of a table for which learning is enabled. */
+extern double ruv_store_learning_rate(RuvStore *store, Oid table_oid);
 /* Adopts rows of indexes that were made anew under their name, removes rows of what is gone. */
 extern void ruv_store_tidy(RuvStore *store);
+/* The name of this database, as text. */
+extern Datum ruv_store_home(void);
 extern void ruv_store_forget_table(RuvStore *store, Oid table_oid, bool configuration);
 
 extern void ruv_store_load_state(RuvStore *store, RuvIndexState *state);
@@ -269,6 +293,9 @@ extern void ruv_store_load_samples(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_save_samples(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_load_patterns(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_save_patterns(RuvStore *store, RuvIndexState *state);
+/* Loads the patterns again when a session has changed them since; a round or the reading of the
+ * configuration begins with it. */
+extern void ruv_store_follow_patterns(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_load_memory(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_save_memory(RuvStore *store, RuvIndexState *state);
 
@@ -277,5 +304,13 @@ extern Datum ruv_query_id_datum(const uint64 *query_id);
 extern void ruv_query_id_halves(Datum value, uint64 *query_id);
 /* A verdict's recommendations as text[]. */
 extern Datum ruv_recommendations_datum(const rv_judgement *verdict);
+/* ---- sql_learning.c ------------------------------------------------------------------------ */
+
+/* Raises an error in recovery. */
+extern void ruv_require_primary(void);
+/* Raises an error unless learning is enabled for the table. */
+extern void ruv_require_enabled(Oid table_oid);
+/* The indexes of ruvector of a table, as oids. */
+extern List *ruv_own_indexes(Relation table);
 
 #endif
