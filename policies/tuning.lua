@@ -4,10 +4,12 @@
 -- mean `recall`, mean `distances`, mean `latency_us`. The goal is what the caller asked for:
 --
 --   recall     the least effort that reaches `recall_floor`
---   latency    the fastest that reaches `latency_floor`
+--   latency    the least effort that reaches `latency_floor`: of two settings the one with less effort is the
+--              faster, whatever a short measurement says
 --   balanced   the least product of work and misses, distances x (1 - recall), among those that reach
---              `balanced_floor`: effort is spent as long as it takes away a larger share of the misses
---              than it adds to the work. `miss_floor` keeps the last few misses from being worth any work
+--              `balanced_floor`, and no more than `recall` would take: effort is spent as long as it takes
+--              away a larger share of the misses than it adds to the work. `miss_floor` keeps the last
+--              few misses from being worth any work
 --
 -- Where nothing reaches the floor, the least effort that comes within `tolerance` of the best recall.
 -- Adaptive searches get the recall of the chosen setting as their target.
@@ -17,7 +19,7 @@ local floor, max, min = math.floor, math.max, math.min
 local policy = {
    name = "tuning",
    version = "1.0.0",
-   describe = "Least effort for a recall, fastest above a recall, or least product of work and misses.",
+   describe = "Least effort for a high or a modest recall, or the least product of work and misses.",
    defaults = {
       recall_floor = 0.99,
       latency_floor = 0.90,
@@ -41,24 +43,19 @@ local function least_effort(curve, recall)
    return #curve
 end
 
--- The point of least cost among those from `first` on that reach the recall.
-local function cheapest(curve, first, recall, cost)
-   local chosen = first
-   for i = first + 1, #curve do
-      if curve[i].recall >= recall and cost(curve[i]) < cost(curve[chosen]) then chosen = i end
-   end
-   return chosen
-end
+local function product(point) return point.distances * (1 - point.recall + config.miss_floor) end
 
 local choosers = {
    recall = function(curve) return least_effort(curve, config.recall_floor) end,
-   latency = function(curve)
-      return cheapest(curve, least_effort(curve, config.latency_floor), config.latency_floor,
-         function(point) return point.latency_us end)
-   end,
+   latency = function(curve) return least_effort(curve, config.latency_floor) end,
    balanced = function(curve)
-      return cheapest(curve, least_effort(curve, config.balanced_floor), config.balanced_floor,
-         function(point) return point.distances * (1 - point.recall + config.miss_floor) end)
+      local chosen = least_effort(curve, config.balanced_floor)
+      for i = chosen + 1, least_effort(curve, config.recall_floor) do
+         if curve[i].recall >= config.balanced_floor and product(curve[i]) < product(curve[chosen]) then
+            chosen = i
+         end
+      end
+      return chosen
    end,
 }
 
@@ -79,7 +76,7 @@ function policy.self_test(self)
       { effort = 640, recall = 0.994, distances = 9600, latency_us = 4800 },
    }
    if self.choose(curve, "recall").point ~= 3 then return "recall is the least effort for its floor" end
-   if self.choose(curve, "latency").point ~= 2 then return "latency is the fastest above its floor" end
+   if self.choose(curve, "latency").point ~= 2 then return "latency is the least effort for its floor" end
    local balanced = self.choose(curve, "balanced").point
    if balanced ~= 2 and balanced ~= 3 then return "balanced must leave out both ends" end
    return true

@@ -190,3 +190,39 @@ CREATE FUNCTION ruvector_recall_certificate(index regclass, OUT target_recall do
 
 COMMENT ON FUNCTION ruvector_recall_certificate(regclass) IS
     'what exact checks say of the recall of an index';
+
+-- What the settings of an index were before each tuning, for its undoing. 0 is not set. Names an
+-- index by its oid, so it is not dumped; the settings themselves are.
+CREATE TABLE ruvector_tunings (
+    index_oid oid NOT NULL,
+    table_id regclass NOT NULL,
+    index_name name NOT NULL,
+    optimized_for text NOT NULL,
+    effort_name text NOT NULL,
+    former_effort integer NOT NULL,
+    former_target_recall double precision NOT NULL,
+    tuned_by name NOT NULL,
+    tuned_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (index_oid, tuned_at)
+);
+COMMENT ON TABLE ruvector_tunings IS 'settings of indexes before they were tuned';
+
+-- Measures recall and work of an index at rising efforts, and gives it the one that fits the goal,
+-- as its own storage parameters. Returns the measured curve.
+CREATE FUNCTION ruvector_auto_tune(index regclass, optimize_for text DEFAULT 'balanced',
+                                   sample_queries integer DEFAULT 1000, OUT parameter text,
+                                   OUT value integer, OUT recall double precision,
+                                   OUT distances double precision,
+                                   OUT latency_us double precision, OUT queries integer,
+                                   OUT measured_with text, OUT chosen boolean,
+                                   OUT target_recall double precision) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_auto_tune' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_auto_tune(regclass, text, integer) IS
+    'measures an index and sets its effort for a goal: recall, latency or balanced';
+
+CREATE FUNCTION ruvector_auto_tune_undo(index regclass) RETURNS void
+    AS 'MODULE_PATHNAME', 'ruv_auto_tune_undo' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_auto_tune_undo(regclass) IS
+    'gives an index the settings back that it had before it was last tuned';

@@ -86,3 +86,35 @@ ruv_index_search(Relation index, const float *query, int k, int effort, rv_hit *
         return ruivf_search(index, query, k, effort * ROWS_PER_EFFORT, hits);
     return ruhnsw_search(index, query, k, effort, hits);
 }
+
+int
+ruv_index_probe(Relation index, const float *query, int k, int effort, rv_hit *hits,
+                uint64 *distances)
+{
+    if (ruivf_is_index(index))
+        return ruivf_probe(index, query, k, effort, hits, distances);
+    return ruhnsw_probe(index, query, k, effort, hits, distances);
+}
+
+const char *
+ruv_index_effort_name(Relation index)
+{
+    return ruivf_is_index(index) ? "probes" : "ef_search";
+}
+
+int
+ruv_index_least_effort(Relation index, int k)
+{
+    return ruivf_is_index(index) ? 1 : k;
+}
+
+int
+ruv_index_most_effort(Relation index)
+{
+    RuivfInfo info;
+
+    if (!ruivf_is_index(index))
+        return RUV_MAX_EF_SEARCH;
+    ruivf_get_info(index, &info);
+    return (int)Min(info.lists, RUV_MAX_PROBES);
+}

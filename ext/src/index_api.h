@@ -42,4 +42,14 @@ extern uint64 ruv_index_trace_distances(Relation index, double rows);
  * Returns how many. */
 extern int ruv_index_search(Relation index, const float *query, int k, int effort, rv_hit *hits);
 
+/* A search as the static settings do it, not reported as one: up to k hits, nearest first, at an
+ * ef_search of a graph or a number of probes. *distances: the work. Returns how many. */
+extern int ruv_index_probe(Relation index, const float *query, int k, int effort, rv_hit *hits,
+                           uint64 *distances);
+/* The name of that effort as a storage parameter; the least and the most that make sense for k
+ * rows. */
+extern const char *ruv_index_effort_name(Relation index);
+extern int ruv_index_least_effort(Relation index, int k);
+extern int ruv_index_most_effort(Relation index);
+
 #endif

@@ -88,20 +88,10 @@ static uint32_t
 balanced(const rv_tuning_point *points, uint32_t count)
 {
     uint32_t chosen = least_effort(points, count, BALANCED_FLOOR);
+    uint32_t last = least_effort(points, count, RECALL_FLOOR);
 
-    for (uint32_t i = chosen + 1; i < count; i++)
+    for (uint32_t i = chosen + 1; i <= last; i++)
         if (points[i].recall >= BALANCED_FLOOR && product(&points[i]) < product(&points[chosen]))
-            chosen = i;
-    return chosen;
-}
-
-static uint32_t
-fastest(const rv_tuning_point *points, uint32_t count)
-{
-    uint32_t chosen = least_effort(points, count, LATENCY_FLOOR);
-
-    for (uint32_t i = chosen + 1; i < count; i++)
-        if (points[i].recall >= LATENCY_FLOOR && points[i].latency_us < points[chosen].latency_us)
             chosen = i;
     return chosen;
 }
@@ -112,7 +102,7 @@ choose_built_in(const choose_call *call, rv_tuning_choice *out)
     if (call->goal == RV_TUNE_RECALL)
         out->point = least_effort(call->points, call->count, RECALL_FLOOR);
     else if (call->goal == RV_TUNE_LATENCY)
-        out->point = fastest(call->points, call->count);
+        out->point = least_effort(call->points, call->count, LATENCY_FLOOR);
     else
         out->point = balanced(call->points, call->count);
     out->target_recall = rv_clamp(floor(call->points[out->point].recall * 1000 + 1e-9) / 1000,

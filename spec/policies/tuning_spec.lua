@@ -34,7 +34,7 @@ describe("tuning", function()
       assert.near(0.99, target, 1e-12)
    end)
 
-   it("for latency takes the fastest above 0.90", function()
+   it("for latency takes the least effort that reaches 0.90", function()
       local effort, target = choose(CURVE, "latency")
       assert.equal(20, effort)
       assert.near(0.91, target, 1e-12)
@@ -45,6 +45,16 @@ describe("tuning", function()
       local effort, target = choose(CURVE, "balanced")
       assert.equal(40, effort)
       assert.near(0.962, target, 1e-12)
+   end)
+
+   it("when balanced never takes more than for recall", function()
+      local easy = {
+         { effort = 10, recall = 0.95, distances = 200, latency_us = 90 },
+         { effort = 20, recall = 0.992, distances = 210, latency_us = 95 },
+         { effort = 40, recall = 0.9999, distances = 220, latency_us = 99 },
+      }
+      assert.equal(20, (choose(easy, "recall")))
+      assert.equal(20, (choose(easy, "balanced")))
    end)
 
    it("orders the goals: latency, balanced, recall", function()

@@ -101,6 +101,10 @@ M.GUARDED = {
       guarded("readers", "works", "works", "ruvector_get_search_params('items_embedding', '[1,2,3]')"),
    ["ruvector_recall_certificate(regclass)"] =
       guarded("owners", "works", "refuses", "ruvector_recall_certificate('items_embedding')"),
+   ["ruvector_auto_tune(regclass,text,integer)"] =
+      guarded("owners", "refuses", "works", "ruvector_auto_tune('items_embedding')"),
+   ["ruvector_auto_tune_undo(regclass)"] =
+      guarded("owners", "refuses", "works", "ruvector_auto_tune_undo('items_embedding')"),
    ["ruvector_reload_policies()"] =
       guarded("superusers", "works", "works", "ruvector_reload_policies()"),
 }
@@ -114,7 +118,7 @@ M.RELATIONS = {
    ruvector_patterns = "private",
    ruvector_index_state = "private",
    ruvector_memory = "private",
-   ruvector_recall_checks = "private",
+   ruvector_tunings = "private",
    ruvector_policy_state = "private",
    ruvector_recall_checks = "private",
    ruvector_trajectories = "readable",

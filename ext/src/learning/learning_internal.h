@@ -202,6 +202,10 @@ extern rv_host_cause ruv_policy_interpolate(const rv_interpolate_input *in, rv_i
 extern rv_host_cause ruv_policy_judge(const rv_judge_input *in, rv_judgement *out);
 extern rv_host_cause ruv_policy_distill(const rv_allocator *allocator, const rv_distill_input *in,
                                         rv_distill_output *out);
+extern rv_host_cause ruv_policy_choose(const rv_tuning_point *points, uint32 count,
+                                       rv_tuning_goal goal, rv_tuning_choice *out);
+/* The built-in answers when memory is short, too. */
+extern rv_host_cause ruv_policy_predict(const rv_selection_input *in, rv_selection *out);
 /* For rv_bank_learn, rv_bank_consolidate and rv_bank_prune; ctx is not used. */
 extern rv_status ruv_policy_merge(void *ctx, const rv_pattern *a, const float *a_centroid,
                                   const rv_pattern *b, const float *b_centroid, uint32_t dim,

@@ -272,6 +272,41 @@ ruv_policy_distill(const rv_allocator *allocator, const rv_distill_input *in,
     return cause;
 }
 
+rv_host_cause
+ruv_policy_choose(const rv_tuning_point *points, uint32 count, rv_tuning_goal goal,
+                  rv_tuning_choice *out)
+{
+    rv_host *serving = required_host();
+    rv_host_failure failure;
+    rv_host_cause cause;
+    instr_time started;
+
+    INSTR_TIME_SET_CURRENT(started);
+    cause = rv_host_choose(serving, points, count, goal, out, &failure);
+    finish_call(RV_POLICY_TUNING, cause, started);
+    CHECK_FOR_INTERRUPTS();
+    return cause;
+}
+
+rv_host_cause
+ruv_policy_predict(const rv_selection_input *in, rv_selection *out)
+{
+    rv_host *serving = ruv_policy_host();
+    rv_host_failure failure;
+    rv_host_cause cause;
+    instr_time started;
+
+    if (serving == NULL) {
+        out->hnsw = in->hnsw.cost;
+        out->ivfflat = in->ivfflat.cost;
+        return RV_HOST_MEMORY;
+    }
+    INSTR_TIME_SET_CURRENT(started);
+    cause = rv_host_predict(serving, in, out, &failure);
+    finish_call(RV_POLICY_SELECTION, cause, started);
+    return cause;
+}
+
 /* The retention calls return a status of their own, so a failure shows in the host's counter. */
 static void
 finish_retention(rv_host *serving, uint64 failures_before, instr_time started)

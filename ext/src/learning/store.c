@@ -64,7 +64,7 @@ ruv_store_open(RuvStore *store)
 
     /* The youngest table: where it is missing, ALTER EXTENSION ... UPDATE has not been run. */
     if (!find_extension(&schema, &owner) ||
-        !OidIsValid(get_relname_relid("ruvector_recall_checks", schema)))
+        !OidIsValid(get_relname_relid("ruvector_tunings", schema)))
         return false;
     strlcpy(store->schema, quote_identifier(get_namespace_name(schema)), sizeof(store->schema));
     store->vector_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("ruvector"),

@@ -33,6 +33,9 @@ extern void ruhnsw_trace(Relation index, const float *query, const rv_trace_limi
 
 /* Reference search at a static effort: up to k hits, nearest first. Returns how many. */
 extern int ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *hits);
+/* The same; *distances is what it took. */
+extern int ruhnsw_probe(Relation index, const float *query, int k, int ef_search, rv_hit *hits,
+                        uint64 *distances);
 
 /* Detoasts an indexed value and prepares it as the index compares it (unit length for cosine, in
  * the current memory context). NULL when it is not indexed: wrong dimension is an error, a zero

@@ -138,6 +138,15 @@ by_distance(const void *a, const void *b)
 int
 ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *hits)
 {
+    uint64 distances;
+
+    return ruhnsw_probe(index, query, k, ef_search, hits, &distances);
+}
+
+int
+ruhnsw_probe(Relation index, const float *query, int k, int ef_search, rv_hit *hits,
+             uint64 *distances)
+{
     rv_stop_rule rule = {0};
     RuhnswResult *results;
     int result_count = 0;
@@ -170,6 +179,7 @@ ruhnsw_search(Relation index, const float *query, int k, int ef_search, rv_hit *
     qsort(results, result_count, sizeof(RuhnswResult), by_distance);
     for (int i = 0; i < result_count && count < k; i++)
         count = add_hits(&probe, &results[i], count, k, hits);
+    *distances = rv_beam_get_stats(probe.beam).distances;
     close_probe(&probe);
     return count;
 }

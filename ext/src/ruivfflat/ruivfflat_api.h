@@ -29,6 +29,9 @@ extern void ruivf_trace(Relation index, const float *query, const rv_trace_limit
 
 /* Reference search that compares at least so many rows: up to k hits, nearest first. */
 extern int ruivf_search(Relation index, const float *query, int k, int rows, rv_hit *hits);
+/* A search of so many lists; *distances is what it took. */
+extern int ruivf_probe(Relation index, const float *query, int k, int probes, rv_hit *hits,
+                       uint64 *distances);
 
 /* verify.c: the findings of ruvector_index_verify about this index, as rows of (severity, block,
  * message). table is NULL unless every row of it is to be looked up. */

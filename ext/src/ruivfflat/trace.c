@@ -52,17 +52,17 @@ ruivf_trace(Relation index, const float *query, const rv_trace_limits *limits, c
     close_probe(&probe);
 }
 
-int
-ruivf_search(Relation index, const float *query, int k, int rows, rv_hit *hits)
+/* Up to k hits within the first window of a search, nearest first. */
+static int
+search_window(Relation index, const float *query, int k, const rv_ivf_rule *rule, rv_hit *hits,
+              uint64 *distances)
 {
-    rv_ivf_rule rule = {.probes = RV_IVF_MAX_LISTS};
     Probe probe;
     rv_error err;
     int count = 0;
 
     open_probe(&probe, index, query);
-    rule.max_rows = Max(rows, 1);
-    ruv_check(rv_ivf_start(probe.ivf, &rule, &probe.reader.scorer, probe.reader.meta.spread,
+    ruv_check(rv_ivf_start(probe.ivf, rule, &probe.reader.scorer, probe.reader.meta.spread,
                            probe.reader.distances, probe.reader.meta.lists, &err),
               &err, "ruivfflat search");
     while (count < k && (rv_ivf_get_stats(probe.ivf).windows == 0 || rv_ivf_ready(probe.ivf))) {
@@ -77,6 +77,24 @@ ruivf_search(Relation index, const float *query, int k, int rows, rv_hit *hits)
         hits[count].distance = result.distance;
         hits[count++].reserved = 0;
     }
+    *distances = rv_ivf_get_stats(probe.ivf).distances;
     close_probe(&probe);
     return count;
+}
+
+int
+ruivf_search(Relation index, const float *query, int k, int rows, rv_hit *hits)
+{
+    rv_ivf_rule rule = {.probes = RV_IVF_MAX_LISTS, .max_rows = (uint64)Max(rows, 1)};
+    uint64 distances;
+
+    return search_window(index, query, k, &rule, hits, &distances);
+}
+
+int
+ruivf_probe(Relation index, const float *query, int k, int probes, rv_hit *hits, uint64 *distances)
+{
+    rv_ivf_rule rule = {.probes = (uint32)Max(probes, 1)};
+
+    return search_window(index, query, k, &rule, hits, distances);
 }
