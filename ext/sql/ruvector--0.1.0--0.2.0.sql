@@ -3,7 +3,8 @@
 -- complain if the script is sourced in psql, rather than by ALTER EXTENSION
 \echo Use "ALTER EXTENSION ruvector UPDATE" to load this file. \quit
 
--- Tables that learn. Dumped, so that a restored database goes on learning.
+-- Tables that learn, or did (enabled = false) and what was learned is kept. Dumped, so that a restored
+-- database goes on learning.
 CREATE TABLE ruvector_learning (
     table_id regclass PRIMARY KEY,
     trajectory_window integer NOT NULL,
@@ -11,7 +12,9 @@ CREATE TABLE ruvector_learning (
     min_samples integer NOT NULL,
     id_column name,
     enabled_at timestamptz NOT NULL DEFAULT now(),
-    enabled_by name NOT NULL
+    enabled_by name NOT NULL,
+    keep_queries boolean NOT NULL DEFAULT true,
+    enabled boolean NOT NULL DEFAULT true
 );
 COMMENT ON TABLE ruvector_learning IS 'tables that learn, and how';
 SELECT pg_catalog.pg_extension_config_dump('ruvector_learning', '');
@@ -72,20 +75,25 @@ COMMENT ON TABLE ruvector_feedback IS 'what roles have said about the results of
 CREATE INDEX ruvector_feedback_rate ON ruvector_feedback (user_id, given_at);
 CREATE INDEX ruvector_feedback_pending ON ruvector_feedback (given_at) WHERE pending;
 
--- "table" may be omitted in positional calls, as everywhere in the documentation.
+-- "table" may be omitted in positional calls, as everywhere in the documentation. keep_queries null
+-- leaves it as it is, true for a new table; false: no vector or hash of a query reaches a table, and
+-- what was learned from kept ones is forgotten.
 CREATE FUNCTION ruvector_enable_learning("table" regclass, trajectory_window integer DEFAULT 1000,
                                          learning_rate double precision DEFAULT NULL,
                                          min_samples integer DEFAULT NULL,
-                                         id_column name DEFAULT NULL) RETURNS void
+                                         id_column name DEFAULT NULL,
+                                         keep_queries boolean DEFAULT NULL) RETURNS void
     AS 'MODULE_PATHNAME', 'ruv_enable_learning' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION ruvector_enable_learning(regclass, integer, double precision, integer, name) IS
+COMMENT ON FUNCTION ruvector_enable_learning(regclass, integer, double precision, integer, name,
+    boolean) IS
     'records searches of a table and learns from them';
 
-CREATE FUNCTION ruvector_disable_learning("table" regclass) RETURNS void
+CREATE FUNCTION ruvector_disable_learning("table" regclass, forget boolean DEFAULT false) RETURNS void
     AS 'MODULE_PATHNAME', 'ruv_disable_learning' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
-COMMENT ON FUNCTION ruvector_disable_learning(regclass) IS 'ends learning for a table and forgets what was learned';
+COMMENT ON FUNCTION ruvector_disable_learning(regclass, boolean) IS
+    'ends recording, learning and adaptive search of a table, and forgets what was learned if asked';
 
 CREATE FUNCTION ruvector_last_query_id() RETURNS uuid
     AS 'MODULE_PATHNAME', 'ruv_last_query_id' LANGUAGE C VOLATILE PARALLEL RESTRICTED;

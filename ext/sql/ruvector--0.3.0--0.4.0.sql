@@ -35,7 +35,8 @@ CREATE TABLE ruvector_patterns (
 COMMENT ON TABLE ruvector_patterns IS 'the bank: what was learned for each index and region';
 SELECT pg_catalog.pg_extension_config_dump('ruvector_patterns', '');
 
--- Totals of each index since learning was enabled.
+-- Totals of each index since learning was enabled. The static_ and adaptive_ columns are sums over
+-- searches of that mode; of recall, over the checked ones.
 CREATE TABLE ruvector_index_state (
     index_oid oid PRIMARY KEY,
     table_id regclass NOT NULL,
@@ -44,7 +45,17 @@ CREATE TABLE ruvector_index_state (
     judged bigint NOT NULL,
     learning_seconds double precision NOT NULL,
     last_learned timestamptz,
-    consolidated timestamptz
+    consolidated timestamptz,
+    static_searches bigint NOT NULL DEFAULT 0,
+    static_distances double precision NOT NULL DEFAULT 0,
+    static_latency_us double precision NOT NULL DEFAULT 0,
+    static_checked bigint NOT NULL DEFAULT 0,
+    static_recall double precision NOT NULL DEFAULT 0,
+    adaptive_searches bigint NOT NULL DEFAULT 0,
+    adaptive_distances double precision NOT NULL DEFAULT 0,
+    adaptive_latency_us double precision NOT NULL DEFAULT 0,
+    adaptive_checked bigint NOT NULL DEFAULT 0,
+    adaptive_recall double precision NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE ruvector_index_state IS 'totals of each index that learns';
 SELECT pg_catalog.pg_extension_config_dump('ruvector_index_state', '');
@@ -152,7 +163,16 @@ CREATE FUNCTION ruvector_learning_stats("table" regclass, OUT index regclass, OU
                                         OUT ring_dropped bigint, OUT ring_lost bigint,
                                         OUT ring_torn bigint, OUT shared_memory_bytes bigint,
                                         OUT worker_pid integer, OUT worker_state text,
-                                        OUT failures bigint, OUT last_error text)
+                                        OUT failures bigint, OUT last_error text,
+                                        OUT trajectory_window integer, OUT keep_queries boolean,
+                                        OUT oldest timestamptz, OUT stored_bytes bigint,
+                                        OUT latency_before_us double precision,
+                                        OUT latency_after_us double precision,
+                                        OUT distances_before double precision,
+                                        OUT distances_after double precision,
+                                        OUT distances_saved double precision,
+                                        OUT recall_before double precision,
+                                        OUT recall_after double precision)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'ruv_learning_stats' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 

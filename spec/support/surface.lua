@@ -79,9 +79,9 @@ M.GUARDED = {
       guarded("owners", "works", "works", "ruvector_index_verify('items_embedding')"),
    ["ruvector_heal_index(regclass,boolean)"] =
       guarded("owners", "refuses", "works", "ruvector_heal_index('items_embedding')"),
-   ["ruvector_enable_learning(regclass,integer,double precision,integer,name)"] =
+   ["ruvector_enable_learning(regclass,integer,double precision,integer,name,boolean)"] =
       guarded("owners", "refuses", "refuses", "ruvector_enable_learning('items')"),
-   ["ruvector_disable_learning(regclass)"] =
+   ["ruvector_disable_learning(regclass,boolean)"] =
       guarded("owners", "refuses", "refuses", "ruvector_disable_learning('items')"),
    ["ruvector_clear_learning(regclass)"] =
       guarded("owners", "refuses", "refuses", "ruvector_clear_learning('items')"),

@@ -191,7 +191,7 @@ learn_patterns(RuvIndexState *state, const rv_distill_output *found)
 
         if (pattern->scope == RV_PATTERN_INDEX)
             learn_index_pattern(state, pattern);
-        else
+        else if (ruv_keeps_queries(state)) /* a centroid is made of queries */
             learn_region_pattern(state, pattern,
                                  found->centroids + (size_t)i * state->identity.dim);
     }

@@ -92,7 +92,8 @@ ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force)
         return false;
     return state->feedback_waiting > 0 || pass_due(state, now, force) ||
            distillation_due(state, now, force) || memory_due(state, now, force) ||
-           consolidation_due(state, now) || ruv_recertify_due(state) || state->bank_changed;
+           consolidation_due(state, now) || ruv_recertify_due(state) || state->bank_changed ||
+           ruv_privacy_due(state);
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------ */
@@ -170,6 +171,7 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
         if (!sample->retrace) {
             judge(sample, &figures, &sample->verdict);
             state->judged++;
+            ruv_totals_judged(state, sample);
         }
         ruv_certificate_note(state, sample);
         sample->stored = false;
@@ -295,7 +297,9 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
 
     ruv_become_owner(table, &former);
     ruv_index_identity(index, &identity);
-    if (identity.epoch != state->identity.epoch)
+    if (ruv_privacy_due(state))
+        ruv_privacy_start_over(state, &identity);
+    else if (identity.epoch != state->identity.epoch)
         ruv_state_start_over(state, &identity);
     if (state->feedback_waiting > 0)
         judge_again(state, index);
@@ -331,10 +335,12 @@ save(RuvIndexState *state, bool patterns)
     ruv_certificate_save(&store, state);
     if (patterns)
         ruv_store_save_patterns(&store, state);
+    ruv_privacy_erase(&store, state);
     /* A memory belongs to the patterns calibrated with it; one given up goes at once. */
     if (state->memory_changed && (patterns || state->flat_memory == NULL))
         ruv_store_save_memory(&store, state);
     ruv_store_save_state(&store, state);
+    ruv_totals_save(&store, state);
     ruv_store_close(&store);
 }
 

@@ -8,7 +8,7 @@
  * only when the calibration is made anew with it: when the memory has grown threefold, and when the
  * searches pause after it grew noticeably.
  *
- * With ruvector.trajectory_anonymize nothing is remembered, since a memory holds queries.
+ * Where queries may not be kept (privacy.c) nothing is remembered, since a memory holds them.
  */
 #include "learning/worker.h"
 
@@ -50,7 +50,7 @@ ruv_remember(RuvIndexState *state, const rv_trajectory *head, const float *query
     double started = ruv_processor_seconds();
     uint32 count = 0;
 
-    if (ruv_trajectory_anonymize || head->index_epoch != state->identity.epoch)
+    if (!ruv_keeps_queries(state) || head->index_epoch != state->identity.epoch)
         return;
     for (uint32 i = 0; i < head->result_count && count < RV_MEMORY_ENTRIES; i++)
         if (count == 0 || nodes[count - 1] != hits[i].node) /* rows may share a node */
@@ -84,8 +84,8 @@ ruv_memory_due(const RuvIndexState *state, bool paused)
     double growth = paused ? RUV_MEMORY_GROWTH_PAUSED : RUV_MEMORY_GROWTH;
     uint32 count = state->memory == NULL ? 0 : rv_memory_count(state->memory);
 
-    if (ruv_trajectory_anonymize)
-        return state->flat_memory != NULL;
+    if (!ruv_keeps_queries(state))
+        return state->memory != NULL || state->flat_memory != NULL;
     if (list_length(state->samples) < state->min_samples || count < (uint32)state->min_samples)
         return false;
     /* Full, it forgets its older half: fewer queries, but newer ones. */
@@ -101,7 +101,7 @@ ruv_memory_flatten(RuvIndexState *state)
 
     state->memory_changed = true;
     state->memory_renewed = true;
-    if (ruv_trajectory_anonymize) {
+    if (!ruv_keeps_queries(state)) {
         ruv_forget_memory(state);
         return;
     }

@@ -108,6 +108,7 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
     state->trajectories++;
     state->last_drained = GetCurrentTimestamp();
     running_add(&state->running, head);
+    ruv_totals_observe(state, head);
     if (head->mode == RV_SEARCH_ADAPTIVE)
         state->adaptive_seen++;
     /* A query of a former build is as good a question as any; only its answer is out of date. More

@@ -37,6 +37,8 @@ typedef struct LearningOptions {
     double learning_rate;
     int min_samples;
     char *id_column; /* NULL: the primary key */
+    bool keeps_said; /* whether keep_queries was given; otherwise it stays as it is */
+    bool keep_queries;
 } LearningOptions;
 
 /* ---- checks -------------------------------------------------------------------------------- */
@@ -166,41 +168,90 @@ read_options(FunctionCallInfo fcinfo, Relation table)
     options.learning_rate = PG_ARGISNULL(2) ? ruv_learning_rate : PG_GETARG_FLOAT8(2);
     options.min_samples = PG_ARGISNULL(3) ? ruv_min_samples : PG_GETARG_INT32(3);
     options.id_column = PG_ARGISNULL(4) ? NULL : NameStr(*PG_GETARG_NAME(4));
+    options.keeps_said = PG_NARGS() > 5 && !PG_ARGISNULL(5);
+    options.keep_queries = options.keeps_said && PG_GETARG_BOOL(5);
     check_options(&options);
     if (options.id_column != NULL)
         check_id_column(table, options.id_column);
     return options;
 }
 
+/* Searches beyond the window, in case it has become smaller. */
 static void
-save_options(Oid table_oid, const LearningOptions *options)
+trim_trajectories(RuvStore *store, Oid table_oid, int window)
 {
-    Oid types[7] = {OIDOID, INT4OID, FLOAT8OID, INT4OID, NAMEOID, NAMEOID, TEXTOID};
-    Datum values[7] = {
+    Oid types[2] = {OIDOID, INT4OID};
+    Datum values[2] = {ObjectIdGetDatum(table_oid), Int32GetDatum(window)};
+
+    ruv_store_run(store,
+                  "DELETE FROM @.ruvector_trajectory_log WHERE query_id IN (SELECT query_id "
+                  "FROM (SELECT query_id, row_number() OVER (PARTITION BY index_oid "
+                  "ORDER BY judged_at DESC, searched_at DESC) AS place "
+                  "FROM @.ruvector_trajectory_log WHERE table_id = $1::regclass) r "
+                  "WHERE place > $2)",
+                  2, types, values, NULL);
+}
+
+/* Whether queries of the table were kept until now and shall not be any more. */
+static bool
+ends_keeping(RuvStore *store, Oid table_oid, const LearningOptions *options)
+{
+    Oid types[1] = {OIDOID};
+    Datum values[1] = {ObjectIdGetDatum(table_oid)};
+
+    return options->keeps_said && !options->keep_queries &&
+           ruv_store_run(store,
+                         "SELECT FROM @.ruvector_learning "
+                         "WHERE table_id = $1::regclass AND keep_queries",
+                         1, types, values, NULL) > 0;
+}
+
+static void
+save_options(RuvStore *store, Oid table_oid, const LearningOptions *options)
+{
+    Oid types[8] = {OIDOID, INT4OID, FLOAT8OID, INT4OID, NAMEOID, NAMEOID, BOOLOID, TEXTOID};
+    Datum values[8] = {
         ObjectIdGetDatum(table_oid),
         Int32GetDatum(options->window),
         Float8GetDatum(options->learning_rate),
         Int32GetDatum(options->min_samples),
         (Datum)0,
-        DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false))),
+        DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(store->former_user, false))),
+        BoolGetDatum(options->keep_queries),
         ruv_store_home()};
-    char nulls[8] = "       ";
-    RuvStore store;
+    char nulls[9] = "        ";
 
+    if (!options->keeps_said)
+        nulls[6] = 'n';
     if (options->id_column != NULL)
         values[4] = DirectFunctionCall1(namein, CStringGetDatum(options->id_column));
     else
         nulls[4] = 'n';
-    ruv_store_open_or_fail(&store);
-    ruv_store_run(&store,
-                  "INSERT INTO @.ruvector_learning (table_id, trajectory_window, learning_rate, "
-                  "min_samples, id_column, enabled_by, home) "
-                  "VALUES ($1::regclass, $2, $3, $4, $5, $6, $7) "
+    ruv_store_run(store,
+                  "INSERT INTO @.ruvector_learning AS l (table_id, trajectory_window, "
+                  "learning_rate, min_samples, id_column, enabled_by, keep_queries, home) "
+                  "VALUES ($1::regclass, $2, $3, $4, $5, $6, coalesce($7, true), $8) "
                   "ON CONFLICT (table_id) DO UPDATE SET "
                   "trajectory_window = excluded.trajectory_window, "
                   "learning_rate = excluded.learning_rate, min_samples = excluded.min_samples, "
-                  "id_column = excluded.id_column",
-                  7, types, values, nulls);
+                  "id_column = excluded.id_column, enabled = true, "
+                  "keep_queries = coalesce($7, l.keep_queries)",
+                  8, types, values, nulls);
+    trim_trajectories(store, table_oid, options->window);
+}
+
+/* What was learned from kept queries goes when they may not be kept any more. */
+static void
+store_options(Oid table_oid, const LearningOptions *options)
+{
+    RuvStore store;
+
+    ruv_store_open_or_fail(&store);
+    if (ends_keeping(&store, table_oid, options)) {
+        ruv_store_forget_table(&store, table_oid, false);
+        ruv_registry_disable_at_commit(table_oid);
+    }
+    save_options(&store, table_oid, options);
     ruv_store_close(&store);
 }
 
@@ -224,7 +275,7 @@ ruv_enable_learning(PG_FUNCTION_ARGS)
         ereport(NOTICE,
                 (errmsg("\"%s\" has no index of ruvector yet; learning begins when it has one",
                         RelationGetRelationName(table))));
-    save_options(table_oid, &options);
+    store_options(table_oid, &options);
     ruv_registry_enable_at_commit(table_oid, indexes);
     relation_close(table, NoLock);
     PG_RETURN_VOID();
@@ -247,16 +298,36 @@ forget_table(Relation table, bool configuration)
     ruv_registry_disable_at_commit(table_oid);
 }
 
+/* What was learned stays for the day on which learning is enabled again. */
+static void
+pause_table(Oid table_oid)
+{
+    Oid types[1] = {OIDOID};
+    Datum values[1] = {ObjectIdGetDatum(table_oid)};
+    RuvStore store;
+
+    ruv_store_open_or_fail(&store);
+    ruv_store_run(&store,
+                  "UPDATE @.ruvector_learning SET enabled = false WHERE table_id = $1::regclass", 1,
+                  types, values, NULL);
+    ruv_store_close(&store);
+    ruv_registry_disable_at_commit(table_oid);
+}
+
 Datum
 ruv_disable_learning(PG_FUNCTION_ARGS)
 {
     Oid table_oid = table_argument(fcinfo);
+    bool forget = PG_NARGS() > 1 && !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
     Relation table;
 
     ruv_require_preload();
     ruv_require_primary();
     table = open_own_table(table_oid);
-    forget_table(table, true);
+    if (forget)
+        forget_table(table, true);
+    else
+        pause_table(table_oid);
     ruv_worker_request();
     relation_close(table, NoLock);
     PG_RETURN_VOID();
@@ -271,9 +342,9 @@ ruv_require_enabled(Oid table_oid)
     uint64 rows;
 
     ruv_store_open_or_fail(&store);
-    rows =
-        ruv_store_run(&store, "SELECT FROM @.ruvector_learning WHERE table_id = $1::oid::regclass",
-                      1, types, values, NULL);
+    rows = ruv_store_run(
+        &store, "SELECT FROM @.ruvector_learning WHERE enabled AND table_id = $1::oid::regclass", 1,
+        types, values, NULL);
     ruv_store_close(&store);
     if (rows == 0)
         ereport(ERROR,

@@ -22,13 +22,6 @@
 
 PG_FUNCTION_INFO_V1(ruv_learning_stats);
 
-/* One row of the result. */
-typedef struct StatsRow {
-    TupleDesc descriptor;
-    Datum *values;
-    bool *nulls;
-} StatsRow;
-
 /* What shared memory says of one index and its database. */
 typedef struct LiveFigures {
     bool registered;
@@ -102,69 +95,6 @@ read_live_figures(Oid index_oid, LiveFigures *live)
 
 /* ---- rows ---------------------------------------------------------------------------------- */
 
-static StatsRow
-start_row(TupleDesc descriptor)
-{
-    StatsRow row = {.descriptor = descriptor};
-
-    row.values = palloc0(sizeof(Datum) * descriptor->natts);
-    row.nulls = palloc(sizeof(bool) * descriptor->natts);
-    memset(row.nulls, true, sizeof(bool) * descriptor->natts);
-    return row;
-}
-
-/* The place of a column of the result; -1: there is none. */
-static int
-column_place(const StatsRow *row, const char *name)
-{
-    for (int i = 0; i < row->descriptor->natts; i++)
-        if (namestrcmp(&TupleDescAttr(row->descriptor, i)->attname, name) == 0)
-            return i;
-    return -1;
-}
-
-static void
-set_value(StatsRow *row, const char *name, Datum value)
-{
-    int place = column_place(row, name);
-
-    if (place < 0)
-        elog(ERROR, "ruvector_learning_stats() has no column %s", name);
-    row->values[place] = value;
-    row->nulls[place] = false;
-}
-
-static void
-set_int(StatsRow *row, const char *name, uint64 value)
-{
-    set_value(row, name, Int64GetDatum((int64)value));
-}
-
-/* Copies every column of a row of the tables that the result has under the same name and type. */
-static void
-copy_columns(StatsRow *row, uint64 source)
-{
-    TupleDesc from = SPI_tuptable->tupdesc;
-
-    for (int i = 0; i < from->natts; i++) {
-        int place = column_place(row, NameStr(TupleDescAttr(from, i)->attname));
-
-        if (place < 0)
-            continue;
-        if (TupleDescAttr(from, i)->atttypid != TupleDescAttr(row->descriptor, place)->atttypid)
-            elog(ERROR, "column %s of ruvector_learning_stats() has another type",
-                 NameStr(TupleDescAttr(from, i)->attname));
-        row->values[place] = ruv_store_value(source, i + 1, &row->nulls[place]);
-    }
-}
-
-/* A column of a row of the tables, by name. */
-static Datum
-source_value(uint64 source, const char *name, bool *null)
-{
-    return ruv_store_value(source, SPI_fnumber(SPI_tuptable->tupdesc, name), null);
-}
-
 static const char *
 learning_state(bool enabled, const LiveFigures *live, bool has_patterns, bool rebuilt)
 {
@@ -193,57 +123,77 @@ current_epoch(Oid index_oid)
 }
 
 static void
-set_recall_interval(StatsRow *row, uint64 source)
+set_recall_interval(RuvRow *row, uint64 source)
 {
     bool null;
-    double recall = DatumGetFloat8(source_value(source, "mean_recall", &null));
-    double count = (double)DatumGetInt64(source_value(source, "recalls", NULL));
+    double recall = DatumGetFloat8(ruv_store_named(source, "mean_recall", &null));
+    double count = (double)DatumGetInt64(ruv_store_named(source, "recalls", NULL));
     rv_interval interval;
 
     if (null)
         return;
     /* A search is one trial: the neighbours of one search stand or fall together. */
     interval = rv_wilson_interval(recall * count, count, 0.95);
-    set_value(row, "recall_low", Float8GetDatum(interval.low));
-    set_value(row, "recall_high", Float8GetDatum(interval.high));
+    ruv_row_set_float(row, "recall_low", interval.low);
+    ruv_row_set_float(row, "recall_high", interval.high);
 }
 
 static void
-set_live_columns(StatsRow *row, const LiveFigures *live, bool shows_errors)
+set_live_columns(RuvRow *row, const LiveFigures *live, bool shows_errors)
 {
-    set_int(row, "pending", live->backlog + live->waiting);
-    set_int(row, "bank_bytes", live->bank_bytes);
-    set_int(row, "ring_written", live->ring.written);
-    set_int(row, "ring_dropped", live->ring.dropped);
-    set_int(row, "ring_lost", live->ring.lost);
-    set_int(row, "ring_torn", live->ring.torn);
-    set_int(row, "shared_memory_bytes", ruv_shared_bytes());
-    set_int(row, "failures", live->failures);
-    set_value(row, "worker_state", CStringGetTextDatum(worker_state_name(live->worker_state)));
+    ruv_row_set_int(row, "pending", live->backlog + live->waiting);
+    ruv_row_set_int(row, "bank_bytes", live->bank_bytes);
+    ruv_row_set_int(row, "ring_written", live->ring.written);
+    ruv_row_set_int(row, "ring_dropped", live->ring.dropped);
+    ruv_row_set_int(row, "ring_lost", live->ring.lost);
+    ruv_row_set_int(row, "ring_torn", live->ring.torn);
+    ruv_row_set_int(row, "shared_memory_bytes", ruv_shared_bytes());
+    ruv_row_set_int(row, "failures", live->failures);
+    ruv_row_set_text(row, "worker_state", worker_state_name(live->worker_state));
     if (live->worker_pid != 0)
-        set_value(row, "worker_pid", Int32GetDatum(live->worker_pid));
+        ruv_row_set(row, "worker_pid", Int32GetDatum(live->worker_pid));
     if (live->last_error[0] != '\0' && shows_errors)
-        set_value(row, "last_error", CStringGetTextDatum(live->last_error));
+        ruv_row_set_text(row, "last_error", live->last_error);
     /* Younger than the row of the table while the worker runs. */
     if (live->registered && live->worker_pid != 0) {
-        set_int(row, "trajectories", live->trajectories);
-        set_value(row, "learning_seconds", Float8GetDatum(live->learning_seconds));
+        ruv_row_set_int(row, "trajectories", live->trajectories);
+        ruv_row_set_float(row, "learning_seconds", live->learning_seconds);
     }
 }
 
+/* Of the stored searches: what varies, and what the other columns of a row take. Sizes are read
+ * without fetching what is out of line. */
+#define STORED_BYTES                                                                               \
+    "coalesce(sum(250 + coalesce(pg_column_size(r.query), 0) + "                                   \
+    "coalesce(pg_column_size(r.query_hash), 0) + coalesce(pg_column_size(r.nearest), 0) + "        \
+    "coalesce(pg_column_size(r.effort_slack), 0) + coalesce(pg_column_size(r.effort_ef), 0) + "    \
+    "coalesce(pg_column_size(r.effort_distances), 0)), 0)::int8"
+
 /* Columns go to the result's column of the same name; others serve fill_row only. */
 #define STATS_QUERY                                                                                \
-    "SELECT i.indexrelid::regclass AS index, l.table_id IS NOT NULL AS enabled, "                  \
+    "SELECT i.indexrelid::regclass AS index, coalesce(l.enabled, false) AS enabled, "              \
     "coalesce(s.trajectories, 0) AS trajectories, coalesce(s.judged, 0) AS judged, t.samples, "    \
     "t.success_rate, t.mean_recall, t.recalls, "                                                   \
     "t.mean_distances, t.mean_latency_us, p.patterns, p.confidence, p.target_recall, p.slack, "    \
     "p.optimal_ef_search, p.expected_recall, p.index_epoch, s.last_learned, "                      \
-    "coalesce(s.learning_seconds, 0) AS learning_seconds "                                         \
+    "coalesce(s.learning_seconds, 0) AS learning_seconds, l.trajectory_window, l.keep_queries, "   \
+    "t.oldest, t.stored_bytes, b.latency_before_us, b.latency_after_us, b.distances_before, "      \
+    "b.distances_after, 1 - b.distances_after / nullif(b.distances_before, 0) AS "                 \
+    "distances_saved, "                                                                            \
+    "b.recall_before, b.recall_after "                                                             \
     "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "                                     \
     "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS " "                       \
     "LEFT JOIN @.ruvector_learning l ON l.table_id::oid = i.indrelid "                             \
     "LEFT JOIN @.ruvector_index_state s ON s.index_oid = i.indexrelid "                            \
-    "LEFT JOIN LATERAL (SELECT count(*) AS samples, "                                              \
+    "LEFT JOIN LATERAL (SELECT "                                                                   \
+    "s.static_latency_us / nullif(s.static_searches, 0) AS latency_before_us, "                    \
+    "s.adaptive_latency_us / nullif(s.adaptive_searches, 0) AS latency_after_us, "                 \
+    "s.static_distances / nullif(s.static_searches, 0) AS distances_before, "                      \
+    "s.adaptive_distances / nullif(s.adaptive_searches, 0) AS distances_after, "                   \
+    "s.static_recall / nullif(s.static_checked, 0) AS recall_before, "                             \
+    "s.adaptive_recall / nullif(s.adaptive_checked, 0) AS recall_after) b ON true "                \
+    "LEFT JOIN LATERAL (SELECT count(*) AS samples, min(r.searched_at) AS oldest, " STORED_BYTES   \
+    " AS stored_bytes, "                                                                           \
     "avg(r.success::int)::float8 AS success_rate, avg(r.recall)::float8 AS mean_recall, "          \
     "count(r.recall) AS recalls, avg(r.distances)::float8 AS mean_distances, "                     \
     "avg(r.latency_us)::float8 AS mean_latency_us FROM @.ruvector_trajectory_log r "               \
@@ -259,19 +209,18 @@ set_live_columns(StatsRow *row, const LiveFigures *live, bool shows_errors)
     "WHERE i.indrelid = $1 AND i.indisvalid ORDER BY i.indexrelid"
 
 static void
-fill_row(StatsRow *row, uint64 source, bool shows_errors)
+fill_row(RuvRow *row, uint64 source, bool shows_errors)
 {
-    Oid index_oid = DatumGetObjectId(source_value(source, "index", NULL));
-    bool enabled = DatumGetBool(source_value(source, "enabled", NULL));
+    Oid index_oid = DatumGetObjectId(ruv_store_named(source, "index", NULL));
+    bool enabled = DatumGetBool(ruv_store_named(source, "enabled", NULL));
     bool no_epoch;
-    uint64 epoch = (uint64)DatumGetInt64(source_value(source, "index_epoch", &no_epoch));
+    uint64 epoch = (uint64)DatumGetInt64(ruv_store_named(source, "index_epoch", &no_epoch));
     bool rebuilt = !no_epoch && epoch != current_epoch(index_oid);
     LiveFigures live;
 
     read_live_figures(index_oid, &live);
-    copy_columns(row, source);
-    set_value(row, "state",
-              CStringGetTextDatum(learning_state(enabled, &live, !no_epoch, rebuilt)));
+    ruv_row_copy(row, source);
+    ruv_row_set_text(row, "state", learning_state(enabled, &live, !no_epoch, rebuilt));
     set_recall_interval(row, source);
     set_live_columns(row, &live, shows_errors);
 }
@@ -294,7 +243,7 @@ ruv_learning_stats(PG_FUNCTION_ARGS)
     ruv_store_open_or_fail(&store);
     count = ruv_store_run(&store, STATS_QUERY, 1, types, values, NULL);
     for (uint64 i = 0; i < count; i++) {
-        StatsRow row = start_row(descriptor);
+        RuvRow row = ruv_row_start(descriptor);
 
         fill_row(&row, i, shows_errors);
         tuplestore_putvalues(rows, descriptor, row.values, row.nulls);

@@ -158,8 +158,9 @@ ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each)
     rows = ruv_store_run(
         store,
         "SELECT l.table_id::oid, i.indexrelid, c.relname, l.trajectory_window, l.learning_rate, "
-        "l.min_samples FROM @.ruvector_learning l JOIN pg_index i ON i.indrelid = l.table_id::oid "
-        "AND i.indisvalid AND i.indisready JOIN pg_class c ON c.oid = i.indexrelid "
+        "l.min_samples, l.keep_queries FROM @.ruvector_learning l "
+        "JOIN pg_index i ON l.enabled AND i.indrelid = l.table_id::oid AND i.indisvalid AND "
+        "i.indisready JOIN pg_class c ON c.oid = i.indexrelid "
         "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS
         " ORDER BY i.indexrelid",
         0, NULL, NULL, NULL);
@@ -172,6 +173,7 @@ ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each)
         configured.window = DatumGetInt32(ruv_store_value(row, 4, NULL));
         configured.learning_rate = DatumGetFloat8(ruv_store_value(row, 5, NULL));
         configured.min_samples = DatumGetInt32(ruv_store_value(row, 6, NULL));
+        configured.keep_queries = DatumGetBool(ruv_store_value(row, 7, NULL));
         each(&configured);
     }
 }
@@ -180,7 +182,8 @@ ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each)
 uint64
 ruv_store_count_tables(RuvStore *store)
 {
-    return ruv_store_run(store, "SELECT FROM @.ruvector_learning", 0, NULL, NULL, NULL);
+    return ruv_store_run(store, "SELECT FROM @.ruvector_learning WHERE enabled", 0, NULL, NULL,
+                         NULL);
 }
 
 double

@@ -1,10 +1,8 @@
 /*
  * store_rows.c - samples and patterns as rows, and back.
  *
- * A stored sample is enough to calibrate from again: its query and its efforts. With
- * ruvector.trajectory_anonymize the query itself is not stored but a keyed hash (HMAC-SHA-256 under
- * a key that lives in the worker's memory only): equal queries can be told while one worker runs,
- * and nobody can try guesses against the table. Such a sample serves until the worker ends.
+ * A stored sample is enough to calibrate from again: its query and its efforts. Where queries may
+ * not be kept (privacy.c) it is stored without, and serves until the worker ends.
  */
 #include "learning/worker.h"
 
@@ -17,10 +15,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
-#if PG_VERSION_NUM >= 140000
-#include "common/hmac.h"
-#include "common/sha2.h"
-#endif
 
 /* ---- arrays -------------------------------------------------------------------------------- */
 
@@ -116,36 +110,6 @@ ruv_query_id_halves(Datum value, uint64 *halves)
         halves[i / 8] = halves[i / 8] << 8 | uuid->data[i];
 }
 
-#if PG_VERSION_NUM >= 140000
-static bool
-keyed_hash(const RuvSample *sample, Datum *out)
-{
-    static uint8 key[32];
-    static bool has_key = false;
-    bytea *hash = palloc(VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
-    pg_hmac_ctx *context = pg_hmac_create(PG_SHA256);
-    bool done;
-
-    if (!has_key)
-        has_key = pg_strong_random(key, sizeof(key));
-    SET_VARSIZE(hash, VARHDRSZ + PG_SHA256_DIGEST_LENGTH);
-    done = has_key && context != NULL && pg_hmac_init(context, key, sizeof(key)) >= 0 &&
-           pg_hmac_update(context, (const uint8 *)sample->query,
-                          sizeof(float) * sample->head.dim) >= 0 &&
-           pg_hmac_final(context, (uint8 *)VARDATA(hash), PG_SHA256_DIGEST_LENGTH) >= 0;
-    if (context != NULL)
-        pg_hmac_free(context);
-    *out = PointerGetDatum(hash);
-    return done;
-}
-#else
-static bool
-keyed_hash(const RuvSample *sample, Datum *out)
-{
-    return false;
-}
-#endif
-
 Datum
 ruv_recommendations_datum(const rv_judgement *verdict)
 {
@@ -175,7 +139,8 @@ ruv_recommendations_datum(const rv_judgement *verdict)
     "index_epoch = excluded.index_epoch, recall_exact = excluded.recall_exact, "                   \
     "needed_distances = excluded.needed_distances, nearest = excluded.nearest, "                   \
     "effort_slack = excluded.effort_slack, effort_ef = excluded.effort_ef, "                       \
-    "effort_distances = excluded.effort_distances, judged_at = excluded.judged_at"
+    "effort_distances = excluded.effort_distances, judged_at = excluded.judged_at, "               \
+    "query = excluded.query, query_hash = excluded.query_hash"
 
 static void
 sample_types(Oid *types, Oid vector_type)
@@ -218,16 +183,16 @@ search_values(const RuvIndexState *state, const RuvSample *sample, Datum *values
     values[17] = Float4GetDatum(head->score < 0 ? -1 : head->score);
     values[18] = values[19] = (Datum)0;
     nulls[18] = nulls[19] = 'n';
-    if (!ruv_trajectory_anonymize) {
+    if (ruv_keeps_queries(state)) {
         values[18] = vector_datum(sample->query, (int)head->dim);
         nulls[18] = ' ';
-    } else if (keyed_hash(sample, &values[19])) {
+    } else if (ruv_query_hash(state, sample, &values[19])) {
         nulls[19] = ' ';
     }
 }
 
 static void
-verdict_values(const RuvSample *sample, Datum *values)
+verdict_values(const RuvIndexState *state, const RuvSample *sample, Datum *values)
 {
     const rv_judgement *verdict = &sample->verdict;
     int count = (int)sample->effort_count;
@@ -251,18 +216,22 @@ verdict_values(const RuvSample *sample, Datum *values)
     values[28] = Float4GetDatum((float)verdict->score_diversity);
     values[29] = Float4GetDatum((float)verdict->score_feedback);
     values[30] = ruv_recommendations_datum(verdict);
-    values[31] = node_array(sample->nearest, (int)sample->nearest_count);
+    /* The nodes nearest to a query tell where it lies. */
+    values[31] =
+        node_array(sample->nearest, ruv_keeps_queries(state) ? (int)sample->nearest_count : 0);
     values[32] = float_array(slack, count);
     values[33] = effort_array(ef, count);
     values[34] = effort_array(distances, count);
     values[35] = TimestampTzGetDatum(GetCurrentTimestamp());
 }
 
-/* What the search returned: feedback that comes later is placed against it. */
+/* What the search returned: feedback that comes later is placed against it. It tells where the
+ * query lies. */
 static void
-result_values(const RuvSample *sample, Datum *values, char *nulls)
+result_values(const RuvIndexState *state, const RuvSample *sample, Datum *values, char *nulls)
 {
-    int count = sample->hits == NULL ? 0 : (int)sample->head.result_count;
+    bool kept = sample->hits != NULL && ruv_keeps_queries(state);
+    int count = kept ? (int)sample->head.result_count : 0;
     uint64 *ids = palloc(sizeof(uint64) * Max(count, 1));
     float *distances = palloc(sizeof(float) * Max(count, 1));
 
@@ -272,7 +241,7 @@ result_values(const RuvSample *sample, Datum *values, char *nulls)
     }
     values[36] = node_array(ids, count);
     values[37] = float_array(distances, count);
-    nulls[36] = nulls[37] = sample->hits == NULL ? 'n' : ' ';
+    nulls[36] = nulls[37] = kept ? ' ' : 'n';
     values[38] = BoolGetDatum(sample->even);
 }
 
@@ -313,16 +282,19 @@ ruv_store_save_samples(RuvStore *store, RuvIndexState *state)
         former = MemoryContextSwitchTo(row);
         memset(nulls, ' ', sizeof(nulls));
         search_values(state, sample, values, nulls);
-        verdict_values(sample, values);
-        result_values(sample, values, nulls);
+        verdict_values(state, sample, values);
+        result_values(state, sample, values, nulls);
         if (SPI_execute_plan(plan, values, nulls, false, 0) != SPI_OK_INSERT)
             elog(ERROR, "a trajectory could not be stored");
         MemoryContextSwitchTo(former);
         MemoryContextReset(row);
     }
     MemoryContextDelete(row);
-    if (plan != NULL)
-        trim_samples(store, state);
+    if (plan == NULL)
+        return;
+    trim_samples(store, state);
+    if (ruv_keeps_queries(state))
+        state->vectors_stored = true;
 }
 
 static void
@@ -462,6 +434,7 @@ ruv_store_load_samples(RuvStore *store, RuvIndexState *state)
         2, types, values, NULL);
     for (uint64 row = 0; row < rows; row++)
         load_sample(state, row);
+    state->vectors_stored = rows > 0;
 }
 
 /* ---- patterns ------------------------------------------------------------------------------ */

@@ -220,6 +220,7 @@ unload_state(RuvIndexState *state)
     state->flat_memory_size = 0;
     state->memory_changed = false;
     state->memory_renewed = false;
+    state->vectors_stored = false;
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;
@@ -242,6 +243,7 @@ forget_figures(RuvIndexState *state)
     state->last_learned = 0;
     state->consolidated = 0;
     memset(&state->running, 0, sizeof(state->running));
+    memset(&state->totals, 0, sizeof(state->totals));
 }
 
 static void
@@ -271,6 +273,7 @@ configure_state(const RuvIndexState *configured)
     state->window = configured->window;
     state->learning_rate = configured->learning_rate;
     state->min_samples = configured->min_samples;
+    state->keep_queries = configured->keep_queries;
     state->slot = ruv_registry_add(MyDatabaseId, ruv_worker.database_slot, state->table_oid,
                                    state->index_oid);
     state->seen = state->slot != NULL;
@@ -340,9 +343,11 @@ refresh_state(RuvStore *store, RuvIndexState *state)
         ruv_store_load_state(store, state);
         if (state->consolidated == 0) /* the first interval begins */
             state->consolidated = GetCurrentTimestamp();
+        ruv_totals_load(store, state);
         ruv_store_load_samples(store, state);
         ruv_store_load_patterns(store, state);
         ruv_store_load_memory(store, state);
+        state->vectors_stored = state->vectors_stored || state->flat_memory != NULL;
         state->distilled_samples = (uint32)list_length(state->samples);
         state->loaded = true;
         ruv_feedback_reread();

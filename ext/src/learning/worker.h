@@ -72,6 +72,15 @@ typedef struct RuvRunning {
     uint64 count; /* ever added */
 } RuvRunning;
 
+/* Sums over searches of one mode since learning was enabled. */
+typedef struct RuvTotals {
+    uint64 searches;
+    double distances;
+    double latency_us;
+    uint64 checked; /* searches whose recall was measured */
+    double recall;
+} RuvTotals;
+
 /* What the worker knows of one index that learns. */
 typedef struct RuvIndexState {
     Oid index_oid;
@@ -80,6 +89,7 @@ typedef struct RuvIndexState {
     int window; /* samples that are kept */
     double learning_rate;
     int min_samples;
+    bool keep_queries; /* false: no vector or hash of a query goes into any table; privacy.c */
     RuvIndexIdentity identity;
     RuvIndexSlot *slot;
     bool loaded;            /* from the tables; what follows is then valid */
@@ -93,6 +103,7 @@ typedef struct RuvIndexState {
     size_t flat_memory_size;
     bool memory_changed;     /* flat_memory since it was stored */
     bool memory_renewed;     /* flat_memory since the last distillation */
+    bool vectors_stored;     /* rows or region patterns of this index may hold vectors of queries */
     List *samples;           /* of RuvSample, oldest first */
     uint64 samples_ever;     /* that were added */
     uint64 recertified_with; /* samples_ever when priors were last checked */
@@ -104,6 +115,7 @@ typedef struct RuvIndexState {
     uint64 adaptive_seen;    /* adaptive searches since usage was last written to the bank */
     uint64 trajectories;
     uint64 judged;
+    RuvTotals totals[2];      /* of static and of adaptive searches */
     uint32 undistilled;       /* samples since the last distillation */
     uint32 distilled_samples; /* samples that the last distillation had */
     double learning_seconds;
@@ -168,6 +180,28 @@ extern void ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *i
 extern void ruv_state_publish_figures(RuvIndexState *state);
 /* Fills the index's side of a verdict's input. */
 extern void ruv_running_fill(const RuvIndexState *state, rv_judge_input *in);
+
+struct RuvStore;
+
+/* ---- totals.c ------------------------------------------------------------------------------ */
+
+extern void ruv_totals_observe(RuvIndexState *state, const rv_trajectory *head);
+extern void ruv_totals_judged(RuvIndexState *state, const RuvSample *sample);
+/* With, and after, the row of the index's state. */
+extern void ruv_totals_load(struct RuvStore *store, RuvIndexState *state);
+extern void ruv_totals_save(struct RuvStore *store, const RuvIndexState *state);
+
+/* ---- privacy.c ----------------------------------------------------------------------------- */
+
+/* Whether vectors of queries may be stored, remembered and averaged into patterns. */
+extern bool ruv_keeps_queries(const RuvIndexState *state);
+/* A keyed hash of the query, as bytea. False: none is kept. */
+extern bool ruv_query_hash(const RuvIndexState *state, const RuvSample *sample, Datum *out);
+/* Whether vectors are stored that may not be any more. */
+extern bool ruv_privacy_due(const RuvIndexState *state);
+/* The two steps that take them back: what the worker and searches have, then the tables' rows. */
+extern void ruv_privacy_start_over(RuvIndexState *state, const RuvIndexIdentity *identity);
+extern void ruv_privacy_erase(struct RuvStore *store, RuvIndexState *state);
 
 /* ---- remember.c ---------------------------------------------------------------------------- */
 
@@ -241,6 +275,23 @@ extern void ruv_certificate_save(RuvStore *store, RuvIndexState *state);
 /* The index was built anew. */
 extern void ruv_certificate_forget(RuvIndexState *state);
 
+/* ---- rows.c -------------------------------------------------------------------------------- */
+
+/* A row of a function's result, all null at first. */
+typedef struct RuvRow {
+    TupleDesc descriptor;
+    Datum *values;
+    bool *nulls;
+} RuvRow;
+
+extern RuvRow ruv_row_start(TupleDesc descriptor);
+extern void ruv_row_set(RuvRow *row, const char *name, Datum value);
+extern void ruv_row_set_int(RuvRow *row, const char *name, uint64 value);
+extern void ruv_row_set_float(RuvRow *row, const char *name, double value);
+extern void ruv_row_set_text(RuvRow *row, const char *name, const char *value);
+/* Copies every column of a row of the last statement that the result has under the same name. */
+extern void ruv_row_copy(RuvRow *row, uint64 source);
+
 /* ---- feedback_join.c, feedback_weight.c ----------------------------------------------------- */
 
 /* True when there may be feedback that no sample knows of yet. */
@@ -274,6 +325,8 @@ extern uint64 ruv_store_run(RuvStore *store, const char *text, int count, Oid *t
 extern SPIPlanPtr ruv_store_prepare(RuvStore *store, const char *text, int count, Oid *types);
 /* A column of a result row of the last statement; *null may be NULL when there can be none. */
 extern Datum ruv_store_value(uint64 row, int column, bool *null);
+/* The same by the column's name. */
+extern Datum ruv_store_named(uint64 row, const char *name, bool *null);
 
 /* Which tables and indexes learn; the callback gets a state with the configured fields set. */
 typedef void (*ruv_store_index_fn)(const RuvIndexState *configured);

@@ -32,8 +32,8 @@ SELECT ruvector_enable_learning('pg_class');
 -- a table without an index may be enabled before it has one
 CREATE TABLE bare (id int, embedding ruvector(3));
 SELECT ruvector_enable_learning('bare');
-SELECT * FROM ruvector_learning_stats('bare');
-SELECT ruvector_disable_learning('bare');
+SELECT count(*) FROM ruvector_learning_stats('bare');
+SELECT ruvector_disable_learning('bare', forget => true);
 
 -- defaults, settings and updates
 SELECT ruvector_enable_learning('items');
@@ -42,6 +42,12 @@ SET ruvector.learning_rate = 0.2;
 SET ruvector.min_samples = 30;
 SELECT ruvector_enable_learning('items', 400, id_column => 'id');
 SELECT table_id, trajectory_window, learning_rate, min_samples, id_column FROM ruvector_learning;
+SELECT ruvector_enable_learning('items', keep_queries => false);
+SELECT ruvector_enable_learning('items');
+SELECT keep_queries, enabled FROM ruvector_learning;
+SELECT index, trajectory_window, keep_queries, oldest, stored_bytes, distances_saved
+    FROM ruvector_learning_stats('items');
+SELECT ruvector_enable_learning('items', keep_queries => true);
 SELECT index, trajectories, judged, patterns, failures, last_error
     FROM ruvector_learning_stats('items');
 
@@ -106,5 +112,8 @@ SELECT ruvector_reload_policies();
 RESET ruvector.policy_directory;
 
 SELECT ruvector_disable_learning('items');
+SELECT table_id, enabled FROM ruvector_learning;
+SELECT ruvector_extract_patterns('items');
+SELECT ruvector_disable_learning('items', forget => true);
 SELECT count(*) FROM ruvector_learning;
 SELECT ruvector_disable_learning('items');
