@@ -26,6 +26,7 @@ local common = require("benchmarks.common")
 local data = require("benchmarks.index.data")
 local report = require("benchmarks.learning.report")
 local study = require("benchmarks.learning.study")
+local twins = require("benchmarks.learning.twins")
 local terminal = require("demo.terminal")
 
 local say = terminal.say
@@ -49,6 +50,7 @@ local function run_set(server, set, o, document)
    terminal.heading(("%s: %s x %d, %s, %d test queries"):format(set.name, terminal.thousands(set.rows.count),
       set.rows.dim, set.metric, set.last - set.first + 1))
    local runs = {}
+   twins.load_queries(server, set)
    for i, seed in ipairs(o.seeds) do runs[i] = study.run(server, set, seed, o) end
    local summaries = report.summaries(runs)
    say(("\n### %s (%s x %d, %s, %d seed(s))"):format(set.name, terminal.thousands(set.rows.count),

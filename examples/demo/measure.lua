@@ -67,9 +67,9 @@ function M.tally()
    return setmetatable({ queries = {}, recalls = {}, distances = {}, pages = {}, latencies = {} }, Tally)
 end
 
-function Tally:add(data, query, rows, effort, latency)
-   local ids, n = {}, #self.queries + 1
-   for i, row in ipairs(rows) do ids[i] = row[1] end
+--- Adds a query that returned `ids`; effort: {distances, pages}; latency in seconds, or nil.
+function Tally:add(data, query, ids, effort, latency)
+   local n = #self.queries + 1
    self.queries[n] = query
    self.recalls[n] = data:recall(query, ids, M.K)
    self.distances[n] = effort.distances
@@ -89,6 +89,12 @@ function Tally:means()
    return out
 end
 
+local function ids_of(rows)
+   local ids = {}
+   for i, row in ipairs(rows) do ids[i] = row[1] end
+   return ids
+end
+
 -- ---- one connection: latency -------------------------------------------------------------------
 
 --- Runs queries (an array of numbers) one after the other and adds them, with their latency, to the tally.
@@ -98,7 +104,7 @@ function Searcher:time(queries, tally)
       local started = clock.now()
       local rows = self.search:exec(vector)
       local latency = clock.now() - started
-      tally:add(self.data, query, rows, self.effort:exec()[1], latency)
+      tally:add(self.data, query, ids_of(rows), self.effort:exec()[1], latency)
    end
 end
 
@@ -154,7 +160,7 @@ function M.count(searchers, queries, on_query)
          now.rows = db:receive()
          now.searcher.effort:send()
       else
-         tally:add(now.searcher.data, now.query, now.rows, db:receive()[1])
+         tally:add(now.searcher.data, now.query, ids_of(now.rows), db:receive()[1])
          retire(db)
          feed(now.searcher)
          done = done + 1

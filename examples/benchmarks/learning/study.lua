@@ -45,11 +45,11 @@ end
 
 --- Static search at rising ef_search until the recall is reached. Returns the points of the curve and, as an
 -- array, the points of every query.
-function M.sweep(searchers, queries, recall)
+function M.sweep(counters, queries, recall)
    local points, by_query, ef = {}, {}, measure.K
    while true do
-      for _, searcher in ipairs(searchers) do searcher:set { adaptive_search = "off", ef_search = ef } end
-      local tally = measure.count(searchers, queries)
+      twins.set(counters, { adaptive_search = "off", ef_search = ef })
+      local tally = twins.count(counters, queries)
       points[#points + 1] = point_of(ef, tally)
       add_by_query(tally, by_query)
       if points[#points].recall >= recall or ef == LAST_EF then break end
@@ -61,12 +61,12 @@ function M.sweep(searchers, queries, recall)
 end
 
 -- Adds a point to the curve where it belongs, so that what is interpolated near it is nearly measured.
-local function refine(points, searchers, queries, ef)
+local function refine(points, counters, queries, ef)
    for _, point in ipairs(points) do
       if point.ef == ef then return point end
    end
-   for _, searcher in ipairs(searchers) do searcher:set { adaptive_search = "off", ef_search = ef } end
-   local point = point_of(ef, measure.count(searchers, queries))
+   twins.set(counters, { adaptive_search = "off", ef_search = ef })
+   local point = point_of(ef, twins.count(counters, queries))
    points[#points + 1] = point
    table.sort(points, function(a, b) return a.ef < b.ef end)
    return point
@@ -86,12 +86,10 @@ local function untouched(server, set)
    local queries = measure.range(set.first, math.min(set.last, set.first + UNTOUCHED_QUERIES - 1))
    local means = {}
    for _, name in ipairs { twins.LEARNED, twins.PLAIN } do
-      local searchers = twins.searchers(server, set, name, 2)
-      for _, searcher in ipairs(searchers) do
-         searcher:set { adaptive_search = "on", ef_search = UNTOUCHED_EF }
-      end
-      means[name] = measure.count(searchers, queries):means()
-      twins.close(searchers)
+      local counters = twins.counters(server, set, name)
+      twins.set(counters, { adaptive_search = "on", ef_search = UNTOUCHED_EF })
+      means[name] = twins.count(counters, queries):means()
+      twins.close(counters)
    end
    local ours, theirs = means[twins.LEARNED], means[twins.PLAIN]
    return { distances_ratio = ours.distances / theirs.distances,
@@ -128,9 +126,9 @@ end
 
 -- Static search at the recall that learned search reached: distances by the curve, measured anew at the
 -- nearest ef_search.
-local function static_at_equal_recall(points, searchers, queries, recall)
+local function static_at_equal_recall(points, counters, queries, recall)
    local ef = M.static_at(points, recall, "ef") or points[#points].ef
-   local nearest = refine(points, searchers, queries, math.floor(ef + 0.5))
+   local nearest = refine(points, counters, queries, math.floor(ef + 0.5))
    return { ef_search = nearest.ef, point = nearest, distances = M.static_at(points, recall, "distances"),
       p99_distances = M.static_at(points, recall, "p99_distances") }
 end
@@ -146,11 +144,11 @@ end
 -- One declared recall: the learned search counted, then timed in turns with static search at equal recall.
 local function at_target(sides, points, by_query, queries, target)
    local adaptive = { adaptive_search = "on", target_recall = target }
-   for _, searcher in ipairs(sides.learned) do searcher:set(adaptive) end
-   local counted = measure.count(sides.learned, queries)
+   twins.set(sides.count_learned, adaptive)
+   local counted = twins.count(sides.count_learned, queries)
    local recall, half = curve.interval(counted.recalls)
    local distances, p99 = curve.mean(counted.distances), curve.quantile(counted.distances, 0.99)
-   local static = static_at_equal_recall(points, sides.plain, queries, recall)
+   local static = static_at_equal_recall(points, sides.count_plain, queries, recall)
    local tallies = measure.take_turns({
       { searcher = sides.learned[1], settings = adaptive },
       { searcher = sides.plain[1], settings = { adaptive_search = "off", ef_search = static.ef_search } },
@@ -169,11 +167,9 @@ end
 
 -- The learned index without adaptive search: what its links cost or gain, at the same ef_search and at
 -- equal recall.
-local function switched_off(searchers, points, queries, static)
-   for _, searcher in ipairs(searchers) do
-      searcher:set { adaptive_search = "off", ef_search = static.ef_search }
-   end
-   local means = measure.count(searchers, queries):means()
+local function switched_off(counters, points, queries, static)
+   twins.set(counters, { adaptive_search = "off", ef_search = static.ef_search })
+   local means = twins.count(counters, queries):means()
    return { recall = means.recall, recall_gained = means.recall - static.point.recall,
       distances = means.distances, distances_ratio = means.distances / static.point.distances,
       equal_recall_ratio = ratio(means.distances, M.static_at(points, means.recall, "distances")) }
@@ -181,16 +177,17 @@ end
 
 local function measure_targets(server, set, points, by_query, targets)
    local queries = test_queries(set)
-   local sides = { learned = twins.searchers(server, set, twins.LEARNED, 2),
-      plain = twins.searchers(server, set, twins.PLAIN, 2) }
+   local sides = { learned = twins.searchers(server, set, twins.LEARNED, 1),
+      plain = twins.searchers(server, set, twins.PLAIN, 1),
+      count_learned = twins.counters(server, set, twins.LEARNED),
+      count_plain = twins.counters(server, set, twins.PLAIN) }
    local out = {}
    for i, target in ipairs(targets) do
       out[i] = at_target(sides, points, by_query, queries, target)
-      out[i].off = switched_off(sides.learned, points, queries, out[i].static)
+      out[i].off = switched_off(sides.count_learned, points, queries, out[i].static)
       out[i].static.point = nil
    end
-   twins.close(sides.learned)
-   twins.close(sides.plain)
+   for _, connections in pairs(sides) do twins.close(connections) end
    return out
 end
 
@@ -203,10 +200,10 @@ function M.run(server, set, seed, options)
    end)
    local points, by_query
    common.step("static search at every effort", function()
-      local searchers = twins.searchers(server, set, twins.PLAIN, 2)
+      local counters = twins.counters(server, set, twins.PLAIN)
       local last = options.targets[#options.targets]
-      points, by_query = M.sweep(searchers, test_queries(set), last + 0.6 * (1 - last))
-      twins.close(searchers)
+      points, by_query = M.sweep(counters, test_queries(set), last + 0.6 * (1 - last))
+      twins.close(counters)
    end)
    out.static = points
    local queries = measure.range(0, math.min(set.first, options.learn) - 1)

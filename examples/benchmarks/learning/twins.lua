@@ -4,9 +4,13 @@
 -- that, so before anything is learned the two indexes are equal. What learning changes in an index (links)
 -- it changes in one of them; the other stays what a person without learning would have. Another seed is
 -- another order of the rows, and so another graph.
+--
+-- Where only recall and distances are counted, the searches run in a loop inside the server: the same plan
+-- and the same work, without a message to and from the client for each, which would take most of the time.
 
 local ffi = require("ffi")
 local engine = require("ruvector.engine")
+local pg = require("ruvector.pg")
 local measure = require("demo.measure")
 local system = require("benchmarks.index.system")
 
@@ -55,10 +59,79 @@ function M.searchers(server, set, name, count, learning)
    return out
 end
 
---- Closes searchers and their connections.
-function M.close(searchers)
-   for _, searcher in ipairs(searchers) do searcher.db:close() end
+-- ---- counting inside the server ---------------------------------------------------------------
+
+--- Loads the queries of a set into the server, for M.counters.
+function M.load_queries(server, set)
+   local db, query = M.connect(server), -1
+   db:exec("DROP TABLE IF EXISTS queries")
+   db:exec(("CREATE TABLE queries (id int PRIMARY KEY, embedding ruvector(%d) NOT NULL)"):format(
+      set.queries.dim))
+   db:copy_binary("queries (id, embedding)", { "int4", "ruvector" }, function()
+      query = query + 1
+      return query < set.queries.count
+         and { query, pg.vector(set.queries.data + query * set.queries.dim, set.queries.dim) } or nil
+   end)
+   db:exec("VACUUM ANALYZE queries")
+   db:close()
 end
+
+local COUNTER = [[
+CREATE OR REPLACE FUNCTION pg_temp.count_searches(wanted int[], OUT query int, OUT ids bigint[],
+                                                  OUT distances bigint, OUT pages bigint)
+   RETURNS SETOF record LANGUAGE plpgsql AS $$
+DECLARE
+   v ruvector;
+BEGIN
+   FOREACH query IN ARRAY wanted LOOP
+      SELECT q.embedding INTO v FROM queries q WHERE q.id = query;
+      ids := ARRAY(SELECT t.id FROM %s t ORDER BY t.embedding %s v LIMIT %d);
+      SELECT s.distances, s.pages INTO distances, pages FROM ruvector_last_search() s;
+      RETURN NEXT;
+   END LOOP;
+END $$]]
+
+--- Two connections that search one of the tables for M.count; never recorded.
+function M.counters(server, set, name)
+   local out = { set = set }
+   for i = 1, 2 do
+      out[i] = M.connect(server)
+      out[i]:exec("SET ruvector.trajectory_sample_rate = 0")
+      out[i]:exec(COUNTER:format(name, system.OPERATORS[set.metric], measure.K))
+   end
+   return out
+end
+
+--- Settings of all searches of these connections that follow, by name without the prefix "ruvector.".
+function M.set(counters, settings)
+   for _, db in ipairs(counters) do
+      for name, value in pairs(settings) do db:exec(("SET ruvector.%s = %s"):format(name, value)) end
+   end
+end
+
+--- Runs queries (an array of numbers), half on each connection, and returns their tally.
+function M.count(counters, queries)
+   local tally, halves = measure.tally(), { {}, {} }
+   for i, query in ipairs(queries) do table.insert(halves[i % 2 + 1], query) end
+   for i, db in ipairs(counters) do
+      db:send("SELECT * FROM pg_temp.count_searches($1)", pg.array(halves[i]))
+   end
+   for _, db in ipairs(counters) do
+      for _, row in ipairs(db:receive()) do
+         local ids = {}
+         for id in row.ids:gmatch("%d+") do ids[#ids + 1] = tonumber(id) end
+         tally:add(counters.set, row.query, ids, row)
+      end
+   end
+   return tally
+end
+
+--- Closes connections, or searchers and theirs.
+function M.close(connections)
+   for _, item in ipairs(connections) do (item.db or item):close() end
+end
+
+-- ---- tables and indexes ------------------------------------------------------------------------
 
 local function index_sql(name, set)
    return ("CREATE INDEX %s_embedding ON %s USING ruhnsw (embedding ruvector_%s_ops)"):format(name, name,
