@@ -123,6 +123,39 @@ describe("a memory of queries", function()
       lib.rv_memory_destroy(memory)
    end)
 
+   -- Else a calibration on remembered queries would promise more than others get.
+   it("does no more for an equal query that it leaves out than for one it never saw", function()
+      local all = make_queries(2400, 6)
+      local queries, unseen = {}, {}
+      for q, query in ipairs(all) do table.insert(q <= 2000 and queries or unseen, query) end
+      local memory = filled(COSINE, queries, 4000)
+      local buffer = flatten(memory)
+      -- The mean number of the nearest past queries, of four, that a lookup finds.
+      local function found(asked, skip_equal)
+         local sum = 0
+         for a, query in ipairs(asked) do
+            local order = {}
+            for q, past in ipairs(queries) do
+               if not skip_equal or q ~= a then
+                  order[#order + 1] = { q = q, distance = lib.rv_raw_distance(COSINE, query, past, DIM) }
+               end
+            end
+            table.sort(order, function(x, y) return x.distance < y.distance end)
+            local nodes = lookup(buffer, query, skip_equal)
+            for i = 1, 4 do
+               if contains(nodes, 10 * order[i].q) then sum = sum + 1 end
+            end
+         end
+         return sum / #asked
+      end
+      local remembered = {}
+      for q = 1, #unseen do remembered[q] = queries[q] end
+      local left_out, fresh = found(remembered, true), found(unseen, false)
+      assert.is_true(left_out <= fresh + 0.15, left_out .. " of 4, " .. fresh .. " for new queries")
+      assert.is_true(left_out >= fresh - 0.4, left_out .. " of 4, " .. fresh .. " for new queries")
+      lib.rv_memory_destroy(memory)
+   end)
+
    it("says nothing about a query far from all it knows", function()
       local memory = filled(L2, make_queries(200, 3))
       local buffer = flatten(memory)

@@ -63,9 +63,9 @@ typedef struct rv_memory_match {
 
 /*
  * The nodes of the past queries nearest to query, in a checked flat form. A past query farther than
- * most past queries are from each other says nothing and is left out. skip_equal leaves out past
- * queries equal to this one up to the rounding of their codes: to measure, on a query that is
- * remembered itself, what memory does for one that is not.
+ * most past queries are from each other says nothing and is left out. skip_equal passes over past
+ * queries equal to this one up to the rounding of their codes, in the answer and on the way to it:
+ * to measure, on a query that is remembered itself, what memory does for one that is not.
  */
 rv_status rv_memory_lookup(const void *buffer, const rv_allocator *allocator, const float *query,
                            bool skip_equal, rv_memory_match *out, rv_error *err);
