@@ -242,8 +242,12 @@ bench-index: install-as-needed ## ruhnsw against pgvector: speed at equal recall
 bench-learning: install-as-needed ## what learning gains: recall, distances and time on queries it never saw; QUICK=1 for a short one
 	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \
 	  QUICK='$(QUICK)' DATASETS='$(DATASETS)' DATA='$(DATA)' SEEDS='$(SEEDS)' TARGETS='$(TARGETS)' \
-	  QUERIES='$(QUERIES)' LEARN='$(LEARN)' PASSES='$(PASSES)' \
+	  QUERIES='$(QUERIES)' LEARN='$(LEARN)' PASSES='$(PASSES)' DRIFT='$(DRIFT)' OVERHEAD='$(OVERHEAD)' \
 	  luajit examples/benchmarks/learning_bench.lua
+
+bench-proposal: install-as-needed ## the proposal's targets in one run: recall, p99, memory, learning time
+	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \
+	  SEEDS='$(SEEDS)' TARGETS='$(TARGETS)' TURNS='$(TURNS)' luajit examples/benchmarks/proposal_bench.lua
 
 docs: ## pages of the library for policy authors, in BUILD/docs
 	@$(MAKE) --no-print-directory -s deps PACKAGES=lua-ldoc
@@ -270,4 +274,4 @@ clean: ## remove everything that was built
 
 .PHONY: help deps build install docs install-as-needed demo test test-engine test-policies test-sql \
         test-e2e soak fuzz-pages fuzz-type test-assert sanitize sanitized-libraries bench bench-index \
-        bench-learning lint format clean
+        bench-learning bench-proposal lint format clean

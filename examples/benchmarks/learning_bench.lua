@@ -19,11 +19,15 @@
 --   QUERIES, LEARN      test queries, learning queries at most; default 2500 and all
 --   PASSES              how often the learning queries are sent, after the first time in random order;
 --                       default 1
+--   DRIFT=0, OVERHEAD=0 leave out the new topic (learning/drift.lua), the overhead (learning/overhead.lua),
+--                       which both run on the first seed
 
 local clock = require("ruvector.clock")
 local cluster = require("ruvector.cluster")
 local common = require("benchmarks.common")
 local data = require("benchmarks.index.data")
+local drift = require("benchmarks.learning.drift")
+local overhead = require("benchmarks.learning.overhead")
 local report = require("benchmarks.learning.report")
 local study = require("benchmarks.learning.study")
 local twins = require("benchmarks.learning.twins")
@@ -31,20 +35,17 @@ local terminal = require("demo.terminal")
 
 local say = terminal.say
 
+local DRIFT_TARGET = 0.95
+
 local function options()
    local quick = common.flag("QUICK")
    return { quick = quick, names = quick and { "debian-packages" } or data.NAMES,
       seeds = common.numbers("SEEDS", quick and "1" or "1 2 3"),
       targets = common.numbers("TARGETS", "0.90 0.95 0.98 0.99"),
       queries = common.number("QUERIES", 2500), learn = common.number("LEARN", math.huge),
-      passes = common.number("PASSES", 1) }
+      passes = common.number("PASSES", 1), drift = common.flag("DRIFT", true),
+      overhead = common.flag("OVERHEAD", true) }
 end
-
--- The machine has nothing else to do while the benchmark waits for the worker.
-local SETTINGS = {
-   shared_buffers = "1GB", maintenance_work_mem = "1GB", max_wal_size = "16GB", checkpoint_timeout = "1h",
-   autovacuum = "off", jit = "off", ["ruvector.learning_budget"] = 1,
-}
 
 local function run_set(server, set, o, document)
    terminal.heading(("%s: %s x %d, %s, %d test queries"):format(set.name, terminal.thousands(set.rows.count),
@@ -53,15 +54,27 @@ local function run_set(server, set, o, document)
    twins.load_queries(server, set)
    for i, seed in ipairs(o.seeds) do runs[i] = study.run(server, set, seed, o) end
    local summaries = report.summaries(runs)
+   local first, extra = o.seeds[1], {}
+   if o.overhead then extra.overhead = overhead.run(server, set, twins.SERVER["ruvector.learning_budget"]) end
+   if o.drift then extra.drift = drift.run(server, set, first, DRIFT_TARGET) end
    say(("\n### %s (%s x %d, %s, %d seed(s))"):format(set.name, terminal.thousands(set.rows.count),
       set.rows.dim, set.metric, #runs))
    report.print_set(summaries, runs)
    report.judge(document.criteria, set.name, summaries, runs)
+   if o.drift then
+      drift.print(extra.drift)
+      drift.judge(document.criteria, set.name, extra.drift)
+   end
+   if o.overhead then
+      overhead.print(extra.overhead)
+      overhead.judge(document.criteria, set.name, extra.overhead)
+   end
    for _, run in ipairs(runs) do
       for _, target in ipairs(run.targets) do target.recalls = nil end
    end
    table.insert(document.sets, { name = set.name, rows = set.rows.count, dimensions = set.rows.dim,
-      metric = set.metric, test_queries = set.last - set.first + 1, targets = summaries, seeds = runs })
+      metric = set.metric, test_queries = set.last - set.first + 1, targets = summaries, seeds = runs,
+      drift = extra.drift, overhead = extra.overhead })
 end
 
 local function main()
@@ -70,10 +83,11 @@ local function main()
    terminal.heading("What learning gains, on queries that it never saw")
    local sets = common.open_sets(o.names, o.queries)
    local document = { quick = o.quick, passes = o.passes, sets = {}, criteria = {} }
-   cluster.with({ directory = output .. "/cluster", preload = true, settings = SETTINGS }, function(server)
-      server:connect():exec("CREATE EXTENSION ruvector")
-      for _, set in ipairs(sets) do run_set(server, set, o, document) end
-   end)
+   cluster.with({ directory = output .. "/cluster", preload = true, settings = twins.SERVER },
+      function(server)
+         server:connect():exec("CREATE EXTENSION ruvector")
+         for _, set in ipairs(sets) do run_set(server, set, o, document) end
+      end)
    say("\n### limits")
    report.print_criteria(document.criteria)
    document.seconds = clock.now() - started

@@ -149,13 +149,17 @@ local function at_target(sides, points, by_query, queries, target)
    local recall, half = curve.interval(counted.recalls)
    local distances, p99 = curve.mean(counted.distances), curve.quantile(counted.distances, 0.99)
    local static = static_at_equal_recall(points, sides.count_plain, queries, recall)
+   local timed = {}
+   for _ = 1, sides.turns do
+      for _, query in ipairs(queries) do timed[#timed + 1] = query end
+   end
    local tallies = measure.take_turns({
       { searcher = sides.learned[1], settings = adaptive },
       { searcher = sides.plain[1], settings = { adaptive_search = "off", ef_search = static.ef_search } },
-   }, queries, BLOCK)
+   }, timed, BLOCK)
    local ours, theirs = tallies[1]:means(), tallies[2]:means()
    local perfect = curve.perfect(by_query, recall)
-   static.p50_ms, static.p99_ms = theirs.p50, theirs.p99
+   static.timed_recall, static.p50_ms, static.p99_ms = theirs.recall, theirs.p50, theirs.p99
    return { target = target, recall = recall, recall_half_width = half, recalls = by_query_number(counted),
       queries_at_target = share_at_least(counted.recalls, target), distances = distances, p99_distances = p99,
       p50_ms = ours.p50, p99_ms = ours.p99, static = static, perfect_distances = perfect,
@@ -175,24 +179,27 @@ local function switched_off(counters, points, queries, static)
       equal_recall_ratio = ratio(means.distances, M.static_at(points, means.recall, "distances")) }
 end
 
-local function measure_targets(server, set, points, by_query, targets)
+local function measure_targets(server, set, points, by_query, options)
    local queries = test_queries(set)
    local sides = { learned = twins.searchers(server, set, twins.LEARNED, 1),
       plain = twins.searchers(server, set, twins.PLAIN, 1),
       count_learned = twins.counters(server, set, twins.LEARNED),
       count_plain = twins.counters(server, set, twins.PLAIN) }
    local out = {}
-   for i, target in ipairs(targets) do
+   sides.turns = options.turns or 1
+   for i, target in ipairs(options.targets) do
       out[i] = at_target(sides, points, by_query, queries, target)
       out[i].off = switched_off(sides.count_learned, points, queries, out[i].static)
       out[i].static.point = nil
    end
-   for _, connections in pairs(sides) do twins.close(connections) end
+   for _, name in ipairs { "learned", "plain", "count_learned", "count_plain" } do
+      twins.close(sides[name])
+   end
    return out
 end
 
---- All of it. options: targets, learn (learning queries at most), passes. Returns a table of figures; in
--- each target `recalls`, by query.
+--- All of it. options: targets, learn (learning queries at most), passes, turns (how often the test queries
+-- are timed; default 1). Returns a table of figures; in each target `recalls`, by query.
 function M.run(server, set, seed, options)
    local out, db = { seed = seed }, twins.connect(server)
    common.step(("seed %d: both tables and indexes"):format(seed), function()
@@ -215,7 +222,7 @@ function M.run(server, set, seed, options)
    end)
    out.learning.queries = #queries
    out.targets = common.step("test queries at every target, in turns with static search", function()
-      return measure_targets(server, set, points, by_query, options.targets)
+      return measure_targets(server, set, points, by_query, options)
    end)
    db:close()
    return out

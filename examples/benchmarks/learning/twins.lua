@@ -37,6 +37,13 @@ local SESSION = {
    "SET max_parallel_maintenance_workers = 0",
 }
 
+--- The settings of a private server for M: its machine has nothing else to do while a benchmark waits for
+-- the worker.
+M.SERVER = {
+   shared_buffers = "1GB", maintenance_work_mem = "1GB", max_wal_size = "16GB", checkpoint_timeout = "1h",
+   autovacuum = "off", jit = "off", ["ruvector.learning_budget"] = 1,
+}
+
 --- A connection of the server with these settings.
 function M.connect(server)
    local db = server:connect()
