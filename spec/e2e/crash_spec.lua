@@ -1,4 +1,4 @@
--- Crashes at chosen points of build, insert and vacuum (held there at the pause points of
+-- Crashes at chosen points of build, insert, vacuum and heal (held there at the pause points of
 -- ext/src/pause.h), and at random times of a mixed load (CRASH_SEED): SIGKILL to a backend, SIGKILL to
 -- the postmaster, and an immediate stop. After recovery the verifier finds nothing, and the index finds
 -- exactly the rows of the table, before and after a vacuum.
@@ -52,6 +52,12 @@ local function insert(first, last)
 end
 
 -- What the session does that is met at a point; prepare comes before.
+local HEAL = "SELECT * FROM ruvector_heal_index('hit_v')"
+-- So many rows are missed by a search with the least effort that heal has something to do.
+local LEAST = "SET ruvector.ef_search = 1"
+local MISSED = "ALTER INDEX hit_v SET (m = 2, ef_construction = 4); REINDEX INDEX hit_v"
+local HEALED = table.concat({ MISSED, LEAST, HEAL, "RESET ruvector.ef_search" }, "; ")
+
 local SCENES = {
    { point = "ruhnsw-insert-searched", sql = insert(1001, 1010) },
    { point = "ruhnsw-insert-placed", sql = insert(1001, 1010) },
@@ -60,6 +66,10 @@ local SCENES = {
    { point = "ruhnsw-vacuum-removed", sql = "VACUUM hit", prepare = "DELETE FROM hit WHERE id % 3 > 0" },
    { point = "ruhnsw-vacuum-barrier", sql = "VACUUM hit", prepare = "DELETE FROM hit WHERE id % 3 > 0" },
    { point = "ruhnsw-vacuum-entry", sql = "VACUUM hit", prepare = "DELETE FROM hit WHERE id <= 290" },
+   { point = "ruhnsw-heal-missed", sql = HEAL, prepare = MISSED, settings = LEAST },
+   { point = "ruhnsw-heal-linked", sql = HEAL, prepare = MISSED, settings = LEAST },
+   { point = "ruhnsw-heal-forgotten", sql = "SELECT * FROM ruvector_heal_index('hit_v', reset => true)",
+     prepare = HEALED },
    { point = "ruhnsw-vacuum-repaired", sql = "VACUUM hit", prepare = "DELETE FROM hit WHERE id % 3 > 0" },
 }
 
@@ -101,6 +111,7 @@ describe(("a ruhnsw index after a crash (CRASH_SEED=%d)"):format(SEED), function
             local rows = db:value("SELECT count(*) FROM hit")
             local hold = pause.hold(server, scene.point)
             local session = pause.session(server, scene.point)
+            if scene.settings then session:exec(scene.settings) end
             session:send(scene.sql)
             hold:wait_for(session)
             -- Something that commits flushes what the session has logged so far.

@@ -107,6 +107,30 @@ describe("a ruhnsw index while two sessions race", function()
       end)
    end
 
+   for _, point in ipairs { "ruhnsw-heal-missed", "ruhnsw-heal-linked" } do
+      it("makes a vacuum wait for a heal that stands at " .. point, function()
+         local hold = pause.hold(server, point)
+         local healer, sweeper = pause.session(server, point), server:connect()
+         -- So many rows are missed by a search with the least effort that there is something to heal.
+         db:exec("ALTER INDEX race_v SET (m = 2, ef_construction = 4); REINDEX INDEX race_v")
+         db:exec("DELETE FROM race WHERE id % 3 > 0") -- before the snapshot of the one who heals
+         healer:exec("SET ruvector.ef_search = 1")
+         healer:send("SELECT * FROM ruvector_heal_index('race_v')")
+         hold:wait_for(healer)
+         sweeper:send("VACUUM race")
+         pause.wait_blocked(db, sweeper)
+         assert.is_false(sweeper:ready())
+         hold:release()
+         healer:receive()
+         sweeper:receive()
+         healer:close()
+         sweeper:close()
+         assert_sound()
+         db:exec("VACUUM race")
+         assert_sound()
+      end)
+   end
+
    -- Every insert into an empty index wants to become the entry point.
    it("promotes one entry point at a time", function()
       db:exec("TRUNCATE race")

@@ -85,7 +85,8 @@ end
 
 --- A random graph. options: count, dim, degree, metric, seed; dead: the share of dead nodes;
 --- missing: the share of nodes that no longer exist for distance(); levels: how many upper levels.
---- key_limit: of the visited set. Nodes are numbered from 0. The links are to near nodes and back, so parts may be out of reach.
+--- key_limit: of the visited set. Nodes are numbered from 0. The links are to near nodes and back, so
+--- parts may be out of reach.
 function M.random(options)
    local random = M.generator(options.seed)
    local graph = {

@@ -20,6 +20,7 @@
 #include "access/xlog.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "pause.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 
@@ -124,6 +125,8 @@ forget_all(const RuhnswGraph *graph)
         buffer = ruhnsw_read(graph->index, block, BUFFER_LOCK_EXCLUSIVE);
         count += forget_page(graph, buffer);
         UnlockReleaseBuffer(buffer);
+        if (count > 0)
+            RUV_PAUSE("ruhnsw-heal-forgotten");
     }
     return count;
 }
@@ -149,7 +152,9 @@ use_found(RuhnswWriter *writer, int level, uint32 count, void *arg)
     healing->missed++;
     if (count == 0)
         return;
+    RUV_PAUSE("ruhnsw-heal-missed");
     healing->links += ruhnsw_learn_link(writer, writer->found[0].node, healing->ref);
+    RUV_PAUSE("ruhnsw-heal-linked");
     healing->links += ruhnsw_learn_link(writer, healing->ref, writer->found[0].node);
 }
 
