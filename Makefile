@@ -216,6 +216,13 @@ $(BUILD)/hnsw_threads_tsan: $(HNSW_THREADS_SRC) $(ENGINE_A)
 	@mkdir -p $(@D)
 	$(RING_THREADS) -fsanitize=thread -o $@ $(HNSW_THREADS_SRC) $(ENGINE_A) -lcmocka -lpthread -lm
 
+MEMCHECK = valgrind -q --error-exitcode=9 --leak-check=full --fair-sched=yes
+# The ring's threads spin for each other, which valgrind's turns stretch without end; sanitize has them.
+valgrind: install-as-needed $(BUILD)/hnsw_threads ## a server session and a graph's threads under memcheck
+	@command -v valgrind >/dev/null || { echo "valgrind is not there: apt-get install valgrind"; exit 1; }
+	@$(TIER)/memcheck_session.log $(BUSTED) --run memcheck
+	@$(TIER)/memcheck_hnsw.log $(MEMCHECK) $(BUILD)/hnsw_threads
+
 SAN_BUILD = $(BUILD)/sanitize
 SAN_FLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SAN_ENV   = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
@@ -273,5 +280,5 @@ clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
 .PHONY: help deps build install docs install-as-needed demo test test-engine test-policies test-sql \
-        test-e2e soak fuzz-pages fuzz-type test-assert sanitize sanitized-libraries bench bench-index \
+        test-e2e soak fuzz-pages fuzz-type test-assert valgrind sanitize sanitized-libraries bench bench-index \
         bench-learning bench-proposal lint format clean
