@@ -18,6 +18,7 @@
 
 #include "ruvector/base.h"
 #include "ruvector/distance.h"
+#include "ruvector/work.h"
 
 typedef uint64_t rv_node; /* opaque to the beam: an array index, or block << 16 | offset */
 
@@ -175,6 +176,11 @@ typedef struct rv_trace_limits {
     uint64_t max_distances; /* stop beyond */
     const rv_node *extra;   /* entry points as for rv_beam_start; may be NULL */
     uint32_t extra_count;
+    /* For the work: with `work` given the trace goes on after the last true neighbour was found,
+     * until it has passed both efforts (0: not at all), within the limits above. */
+    rv_work *work; /* filled; may be NULL */
+    float work_slack;
+    uint32_t work_ef;
 } rv_trace_limits;
 
 typedef struct rv_effort {

@@ -17,5 +17,7 @@
 #include "ruvector/memory.h"
 #include "ruvector/ivf.h"
 #include "ruvector/feedback.h"
+#include "ruvector/work.h"
+#include "ruvector/plan.h"
 
 #endif

@@ -33,6 +33,7 @@ typedef struct rv_trace {
     uint32_t truth_count;
     rv_effort *efforts;
     uint32_t found;
+    rv_work_meter meter;
     uint32_t nearest_count;
     rv_neighbour nearest[NEAREST_MAX]; /* ascending */
 } rv_trace;
@@ -166,6 +167,12 @@ reserve_expansion(rv_beam *beam, size_t extra, rv_error *err)
     return rv_float_list_reserve(beam->allocator, &beam->expanded, 1, err);
 }
 
+static bool
+wants_more(const rv_trace *trace)
+{
+    return trace->found < trace->truth_count || !rv_work_meter_done(&trace->meter);
+}
+
 static rv_status
 run_trace(rv_trace *trace, rv_error *err)
 {
@@ -179,9 +186,13 @@ run_trace(rv_trace *trace, rv_error *err)
         add_visited(trace, beam->beyond.items[i]);
     rv_entry_list_clear(&beam->beyond);
 
-    while (trace->found < trace->truth_count && beam->open.count > 0) {
+    while (wants_more(trace)) {
         rv_neighbour next;
 
+        if (beam->open.count == 0) {
+            rv_work_meter_finish(&trace->meter, beam->stats.distances);
+            break;
+        }
         if (limits->max_distances > 0 && beam->stats.distances >= limits->max_distances)
             break;
         status = reserve_expansion(beam, beam->graph->max_degree, err);
@@ -190,6 +201,7 @@ run_trace(rv_trace *trace, rv_error *err)
         next = rv_entry_heap_pop(&beam->open);
         if (!raise_effort(trace, next.distance))
             break;
+        rv_work_meter_note(&trace->meter, trace->slack, trace->ef, beam->stats.distances);
         status = rv_beam_expand(beam, next.node, 0, err);
         if (status != RV_OK)
             return status;
@@ -249,6 +261,7 @@ rv_beam_trace(rv_beam *beam, const rv_trace_limits *limits, rv_node entry, int e
     trace.truth_bound = truth_bound(beam->map.metric, truth[truth_count - 1]);
     trace.truth_count = truth_count;
     trace.efforts = efforts;
+    rv_work_meter_start(&trace.meter, limits->work, limits->work_slack, limits->work_ef);
     for (uint32_t i = 0; i < truth_count; i++)
         efforts[i] = (rv_effort){INFINITY, UINT32_MAX, UINT32_MAX};
 

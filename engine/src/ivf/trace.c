@@ -78,16 +78,24 @@ run(rv_ivf *ivf, const rv_trace_limits *limits, uint32_t truth_count, rv_effort 
     rv_trace_summary *summary, rv_error *err)
 {
     float slack = 0.0f;
+    rv_work_meter meter;
 
-    while (summary->found < truth_count && ivf->list_count > 0) {
-        float excess = ivf->lists[0].excess;
+    rv_work_meter_start(&meter, limits->work, limits->work_slack, limits->work_ef);
+    while (summary->found < truth_count || !rv_work_meter_done(&meter)) {
+        float excess;
         rv_status status;
 
+        if (ivf->list_count == 0) {
+            rv_work_meter_finish(&meter, ivf->stats.distances);
+            break;
+        }
+        excess = ivf->lists[0].excess;
         if (ivf->front.count == ivf->front_limit)
             slack = excess > slack ? excess : slack;
         if (slack > limits->max_slack || ivf->stats.hops >= limits->max_ef ||
             ivf->stats.distances >= limits->max_distances)
             break;
+        rv_work_meter_note(&meter, slack, (uint32_t)ivf->stats.hops + 1, ivf->stats.distances);
         status = rv_ivf_visit_list(ivf, err);
         if (status != RV_OK)
             return status;

@@ -1,0 +1,115 @@
+/*
+ * plan.h - how to search one index, for every declared recall: which way, and with what effort.
+ *
+ * There are several ways to reach a recall: the same ef for every search, the distance-adaptive
+ * stop (slack), the latter begun at the entry points of remembered queries. Which one takes the
+ * least work depends on the data, the queries and the recall, so it is measured: each way is
+ * calibrated on the deep traces, its work at equal recall is read off their curves (work.h), and a
+ * way is taken only where it pays. What a way needs beforehand (a lookup) counts as work.
+ *
+ * A plan is plain data without pointers: it is stored, and copied to other processes, as it is.
+ */
+#ifndef RUVECTOR_PLAN_H
+#define RUVECTOR_PLAN_H
+
+#include "ruvector/bank.h"
+#include "ruvector/base.h"
+#include "ruvector/beam.h"
+#include "ruvector/work.h"
+
+#define RV_PLAN_VERSION 1
+
+typedef enum rv_way {
+    RV_WAY_STATIC = 0, /* one ef (for lists: probes) for every search */
+    RV_WAY_SLACK = 1,  /* the distance-adaptive stop */
+    RV_WAY_MEMORY = 2  /* the same, begun where remembered queries were answered */
+} rv_way;
+
+#define RV_WAYS 3
+
+const char *rv_way_name(rv_way way); /* "static", "slack", "memory" */
+
+/* One way at one target. */
+typedef struct rv_plan_step {
+    float effort; /* ef of RV_WAY_STATIC, else slack; < 0: not known */
+    float recall; /* mean recall of the samples at this effort */
+    float work;   /* mean distances at equal recall: at exactly the target, or at the best
+                     reachable recall; < 0: not known */
+    uint32_t
+        in_reach; /* 1: traces reached the target; 0: effort is the largest that found anything */
+} rv_plan_step;
+
+typedef struct rv_plan_level {
+    rv_plan_step steps[RV_WAYS];
+    uint32_t way;      /* rv_way in use */
+    uint32_t reserved; /* 0 */
+} rv_plan_level;
+
+typedef struct rv_plan {
+    uint32_t magic;
+    uint32_t version;
+    uint64_t index_epoch;
+    int64_t made_us;
+    uint32_t k; /* rows per search of the samples */
+    uint32_t samples;
+    float miss_ratio;  /* what rv_plan_options had */
+    float region_work; /* work with the corrections of regions over work without; 1: not measured */
+    uint32_t use_regions;             /* 1: they pay */
+    uint32_t reserved;                /* 0 */
+    rv_plan_level levels[RV_TARGETS]; /* for rv_target_grid() */
+    uint64_t checksum;
+} rv_plan;
+
+/* One traced query. The arrays of a way that was not traced are NULL: of memory, when there is
+ * none. */
+typedef struct rv_traced {
+    const rv_effort *efforts; /* count, ascending: from the index's own entry */
+    const rv_work *work;
+    const rv_effort *memory_efforts; /* count: from remembered entry points */
+    const rv_work *memory_work;      /* the lookup included */
+    uint32_t count;                  /* true neighbours */
+    double weight;                   /* > 0 */
+} rv_traced;
+
+typedef struct rv_plan_options {
+    uint64_t index_epoch;
+    int64_t now_us;
+    uint32_t k;
+    double safety;      /* standard errors of the mean recall that are added to a target */
+    double miss_ratio;  /* served misses over those that the traces predicted; 1: as predicted */
+    double region_work; /* as in rv_plan; 1 when unknown */
+    double gain;        /* a way must save this share of the work to be taken, e.g. 0.01 */
+    double regret;      /* a way in use is left when another saves this share, e.g. 0.02 */
+} rv_plan_options;
+
+/*
+ * Calibrates every way for every target of the grid and chooses one for each. The aim is
+ *   1 - (1 - min(target + safety x standard error, (1 + target) / 2)) / miss_ratio.
+ * former: the plan in use, of the same build of the index, or NULL. Samples without a work curve
+ * calibrate, and do not count towards the work. RV_ERR_INVALID when there
+ * is nothing to calibrate from.
+ */
+rv_status rv_plan_make(const rv_allocator *allocator, const rv_traced *samples, uint32_t count,
+                       const rv_plan_options *options, const rv_plan *former, rv_plan *out,
+                       rv_error *err);
+
+/* What to do for any target: way and efforts, linear in log(1 - target) between the levels of the
+ * grid; the way is that of the level at or above it. */
+typedef struct rv_plan_choice {
+    rv_way way;
+    double effort;      /* ef or slack */
+    double static_ef;   /* calibrated for this target: hard bounds are stated in it */
+    double static_work; /* < 0: not known */
+    double expected_recall;
+    bool in_reach;
+} rv_plan_choice;
+
+void rv_plan_choose(const rv_plan *plan, double target, rv_plan_choice *out);
+
+/* Mean recall of the samples of one way at an effort: what traces predict. */
+double rv_traced_recall(const rv_traced *sample, rv_way way, double effort);
+
+/* Magic, version, checksum, and every field against its range. */
+rv_status rv_plan_check(const rv_plan *plan, rv_error *err);
+
+#endif

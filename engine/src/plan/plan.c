@@ -1,0 +1,431 @@
+/*
+ * plan.c - calibration of the ways to search, and the choice among them.
+ *
+ * A sample's efforts say for each of its true neighbours the least effort that finds it. Pooled
+ * over all samples and sorted, the effort for a mean recall of r is the r-quantile of the pool. Two
+ * efforts are taken from it for each target: one for the target itself, at which the ways are
+ * compared, since only work at equal recall says anything; and one a little above (the aim), which
+ * is served, so that unseen queries reach the target rather than just miss it.
+ *
+ * The aim also answers for what a trace cannot see: it walks by exact distances and ranks what it
+ * visits by them, a search may walk by codes. The ratio of served to predicted misses is measured
+ * on searches as they were served, and moves the aim.
+ *
+ * Each way has one parameter, fitted to hundreds of samples, so measuring its work on the samples
+ * it was fitted to flatters none of them noticeably; what would (a remembered query that meets
+ * itself) is left out when traces are made.
+ */
+#include "ruvector/plan.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/checksum.h"
+#include "../base/internal.h"
+
+#define PLAN_MAGIC 0x4E4C5052u /* "RPLN" */
+#define MAX_EFFORT 100000.0
+
+typedef struct need {
+    double value;      /* least effort that finds one true neighbour; INFINITY: none */
+    double cumulative; /* weight of this and all before */
+} need;
+
+/* One way over all samples that were traced that way. */
+typedef struct pool {
+    const rv_traced *samples;
+    uint32_t sample_count;
+    rv_way way;
+    need *needs; /* ascending */
+    size_t count;
+    double weight;
+    uint32_t traced;
+} pool;
+
+const char *
+rv_way_name(rv_way way)
+{
+    switch (way) {
+        case RV_WAY_STATIC:
+            return "static";
+        case RV_WAY_SLACK:
+            return "slack";
+        case RV_WAY_MEMORY:
+            return "memory";
+    }
+    return "unknown";
+}
+
+static const rv_effort *
+efforts_of(const rv_traced *sample, rv_way way)
+{
+    return way == RV_WAY_MEMORY ? sample->memory_efforts : sample->efforts;
+}
+
+static double
+effort_value(const rv_effort *effort, rv_way way)
+{
+    if (way == RV_WAY_STATIC)
+        return effort->ef == UINT32_MAX ? (double)INFINITY : (double)effort->ef;
+    return (double)effort->slack;
+}
+
+static double
+work_at(const rv_traced *sample, rv_way way, double effort)
+{
+    const rv_work *work = way == RV_WAY_MEMORY ? sample->memory_work : sample->work;
+
+    if (work == NULL)
+        return -1.0;
+    return way == RV_WAY_STATIC ? rv_work_at_ef(work, effort) : rv_work_at_slack(work, effort);
+}
+
+double
+rv_traced_recall(const rv_traced *sample, rv_way way, double effort)
+{
+    const rv_effort *efforts = efforts_of(sample, way);
+    uint32_t found = 0;
+
+    if (efforts == NULL || sample->count == 0)
+        return -1.0;
+    while (found < sample->count && effort_value(&efforts[found], way) <= effort)
+        found++;
+    return (double)found / sample->count;
+}
+
+/* ---- pools --------------------------------------------------------------------------------- */
+
+static int
+compare_needs(const void *a, const void *b)
+{
+    double left = ((const need *)a)->value;
+    double right = ((const need *)b)->value;
+
+    return (left > right) - (left < right);
+}
+
+static rv_status
+open_pool(pool *p, const rv_allocator *allocator, const rv_traced *samples, uint32_t count,
+          rv_way way, rv_error *err)
+{
+    size_t room = 0;
+    double sum = 0.0;
+
+    memset(p, 0, sizeof *p);
+    p->samples = samples;
+    p->sample_count = count;
+    p->way = way;
+    for (uint32_t i = 0; i < count; i++)
+        room += samples[i].count;
+    p->needs = rv_alloc_array(allocator, room, sizeof *p->needs);
+    if (p->needs == NULL)
+        return rv_fail_nomem(err, room * sizeof *p->needs);
+    for (uint32_t i = 0; i < count; i++) {
+        const rv_effort *efforts = efforts_of(&samples[i], way);
+
+        if (efforts == NULL || samples[i].count == 0)
+            continue;
+        for (uint32_t j = 0; j < samples[i].count; j++)
+            p->needs[p->count++] =
+                (need){effort_value(&efforts[j], way), samples[i].weight / samples[i].count};
+        p->traced++;
+    }
+    qsort(p->needs, p->count, sizeof *p->needs, compare_needs);
+    for (size_t i = 0; i < p->count; i++)
+        p->needs[i].cumulative = sum += p->needs[i].cumulative;
+    p->weight = sum;
+    return RV_OK;
+}
+
+/* The least effort that finds this share of the true neighbours; the largest that found any where
+ * that is out of reach. Never above MAX_EFFORT, so that a plan stays finite. */
+static double
+effort_for(const pool *p, double recall, bool *in_reach)
+{
+    double wanted = recall * p->weight * (1 - 1e-12); /* forgive rounding of the sums */
+    size_t low = 0;
+    size_t high = p->count - 1;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (p->needs[middle].cumulative >= wanted)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    *in_reach = isfinite(p->needs[low].value);
+    while (low > 0 && !isfinite(p->needs[low].value))
+        low--;
+    return isfinite(p->needs[low].value) ? fmin(p->needs[low].value, MAX_EFFORT) : 0.0;
+}
+
+/* Weighted mean recall at an effort, and its standard error, sqrt(sum w^2 (r - mean)^2) / sum w. */
+static double
+mean_recall(const pool *p, double effort, double *error)
+{
+    double weight = 0.0;
+    double sum = 0.0;
+    double squares = 0.0;
+    double mean;
+
+    for (uint32_t i = 0; i < p->sample_count; i++) {
+        double recall = rv_traced_recall(&p->samples[i], p->way, effort);
+
+        if (recall >= 0.0) {
+            weight += p->samples[i].weight;
+            sum += p->samples[i].weight * recall;
+        }
+    }
+    mean = weight > 0.0 ? sum / weight : 0.0;
+    for (uint32_t i = 0; i < p->sample_count; i++) {
+        double recall = rv_traced_recall(&p->samples[i], p->way, effort);
+
+        if (recall >= 0.0)
+            squares += pow(p->samples[i].weight * (recall - mean), 2.0);
+    }
+    *error = weight > 0.0 ? sqrt(squares) / weight : 0.0;
+    return mean;
+}
+
+static double
+mean_work(const pool *p, double effort)
+{
+    double weight = 0.0;
+    double sum = 0.0;
+
+    for (uint32_t i = 0; i < p->sample_count; i++) {
+        double work = work_at(&p->samples[i], p->way, effort);
+
+        if (work >= 0.0) {
+            weight += p->samples[i].weight;
+            sum += p->samples[i].weight * work;
+        }
+    }
+    return weight > 0.0 ? sum / weight : -1.0;
+}
+
+/* ---- one way at one target ----------------------------------------------------------------- */
+
+static const rv_plan_step unknown_step = {.effort = -1.0f, .work = -1.0f};
+
+static void
+calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_step *step)
+{
+    double ratio = p->way == RV_WAY_STATIC ? 1.0 : options->miss_ratio;
+    double effort;
+    double error;
+    double aim;
+    bool in_reach;
+
+    *step = unknown_step;
+    if (p->count == 0 || p->traced * 2 < p->sample_count)
+        return;
+    effort = effort_for(p, target, &in_reach);
+    step->in_reach = in_reach;
+    step->work = (float)mean_work(p, effort);
+    mean_recall(p, effort, &error);
+    aim = fmin(target + options->safety * error, (1.0 + target) / 2.0);
+    aim = 1.0 - (1.0 - aim) / fmax(ratio, 1e-3);
+    step->effort = (float)effort_for(p, fmax(aim, 0.0), &in_reach);
+    step->recall = (float)mean_recall(p, (double)step->effort, &error);
+}
+
+/* More recall never takes less effort, nor less work. */
+static void
+make_rising(rv_plan *plan, rv_way way)
+{
+    for (int i = 1; i < RV_TARGETS; i++) {
+        rv_plan_step *step = &plan->levels[i].steps[way];
+        const rv_plan_step *before = &plan->levels[i - 1].steps[way];
+
+        step->effort = fmaxf(step->effort, before->effort);
+        step->work = fmaxf(step->work, before->work);
+        step->recall = fmaxf(step->recall, before->recall);
+    }
+}
+
+/* ---- the choice ---------------------------------------------------------------------------- */
+
+static bool
+usable(const rv_plan_level *level, uint32_t way)
+{
+    return way < RV_WAYS && level->steps[way].effort >= 0.0f && level->steps[way].work >= 0.0f;
+}
+
+/* From the simplest way up, each only for a gain; a way in use is left only for a larger one. A
+ * recall that only some ways reach is worth any work. */
+static uint32_t
+choose_way(const rv_plan_level *level, const rv_plan_level *former, const rv_plan_options *options)
+{
+    uint32_t best = RV_WAYS;
+    double gain = options->gain;
+
+    if (former != NULL && usable(level, former->way)) {
+        best = former->way;
+        gain = options->regret;
+    }
+    for (uint32_t way = 0; way < RV_WAYS; way++) {
+        const rv_plan_step *step = &level->steps[way];
+
+        if (!usable(level, way) || way == best)
+            continue;
+        if (best == RV_WAYS || step->in_reach > level->steps[best].in_reach ||
+            (step->in_reach == level->steps[best].in_reach &&
+             (double)step->work < (1.0 - gain) * (double)level->steps[best].work))
+            best = way;
+    }
+    /* Samples without curves of work: as far as is known adaptive search pays. */
+    if (best == RV_WAYS)
+        best = level->steps[RV_WAY_MEMORY].effort >= 0.0f ? RV_WAY_MEMORY : RV_WAY_SLACK;
+    return best;
+}
+
+static uint64_t
+checksum_of(const rv_plan *plan)
+{
+    rv_checksum sum;
+    const char *bytes = (const char *)plan;
+    size_t length = offsetof(rv_plan, checksum);
+
+    rv_checksum_start(&sum, RV_PLAN_VERSION);
+    for (size_t at = 0; at < length; at += sizeof(uint64_t)) {
+        uint64_t word;
+
+        memcpy(&word, bytes + at, sizeof word);
+        rv_checksum_add(&sum, word);
+    }
+    return rv_checksum_end(&sum, length);
+}
+
+_Static_assert(offsetof(rv_plan, checksum) % sizeof(uint64_t) == 0 &&
+                   sizeof(rv_plan) == offsetof(rv_plan, checksum) + sizeof(uint64_t),
+               "a plan has no padding: its bytes are summed");
+
+rv_status
+rv_plan_make(const rv_allocator *allocator, const rv_traced *samples, uint32_t count,
+             const rv_plan_options *options, const rv_plan *former, rv_plan *out, rv_error *err)
+{
+    bool former_regions = former != NULL && former->use_regions;
+    double regions = options->region_work;
+
+    if (count == 0)
+        return rv_fail(err, RV_ERR_INVALID, "no samples to calibrate from");
+    memset(out, 0, sizeof *out);
+    out->magic = PLAN_MAGIC;
+    out->version = RV_PLAN_VERSION;
+    out->index_epoch = options->index_epoch;
+    out->made_us = options->now_us;
+    out->k = options->k;
+    out->samples = count;
+    out->miss_ratio = (float)options->miss_ratio;
+    out->region_work = (float)regions;
+    out->use_regions = regions < 1.0 - (former_regions ? 0.0 : options->gain);
+    for (uint32_t way = 0; way < RV_WAYS; way++) {
+        pool p;
+        rv_status status = open_pool(&p, allocator, samples, count, (rv_way)way, err);
+
+        for (int i = 0; status == RV_OK && i < RV_TARGETS; i++)
+            calibrate(&p, rv_target_grid()[i], options, &out->levels[i].steps[way]);
+        rv_free(allocator, p.needs);
+        if (status != RV_OK)
+            return status;
+        make_rising(out, (rv_way)way);
+    }
+    if (out->levels[0].steps[RV_WAY_SLACK].effort < 0.0f)
+        return rv_fail(err, RV_ERR_INVALID, "no sample has a true neighbour to calibrate from");
+    for (int i = 0; i < RV_TARGETS; i++)
+        out->levels[i].way =
+            choose_way(&out->levels[i], former != NULL ? &former->levels[i] : NULL, options);
+    out->checksum = checksum_of(out);
+    return RV_OK;
+}
+
+/* ---- reading ------------------------------------------------------------------------------- */
+
+/* The levels around a target, and how far it lies from the lower one: 0 to 1. */
+static void
+surround(double target, int *low, int *high, double *share)
+{
+    const double *grid = rv_target_grid();
+
+    *high = 0;
+    while (*high < RV_TARGETS - 1 && target > grid[*high])
+        (*high)++;
+    *low = *high > 0 ? *high - 1 : 0;
+    *share = 1.0;
+    if (*low < *high && target < grid[*high])
+        *share = log((1 - grid[*low]) / (1 - target)) / log((1 - grid[*low]) / (1 - grid[*high]));
+}
+
+static double
+between(float low, float high, double share)
+{
+    return (double)low + share * ((double)high - (double)low);
+}
+
+void
+rv_plan_choose(const rv_plan *plan, double target, rv_plan_choice *out)
+{
+    const rv_plan_step *low;
+    const rv_plan_step *high;
+    double share;
+    int from;
+    int to;
+
+    surround(target, &from, &to, &share);
+    out->way = (rv_way)plan->levels[to].way;
+    low = &plan->levels[from].steps[out->way];
+    high = &plan->levels[to].steps[out->way];
+    out->effort = between(low->effort, high->effort, share);
+    out->expected_recall = between(low->recall, high->recall, share);
+    out->in_reach = high->in_reach != 0;
+    low = &plan->levels[from].steps[RV_WAY_STATIC];
+    high = &plan->levels[to].steps[RV_WAY_STATIC];
+    out->static_ef = between(low->effort, high->effort, share);
+    out->static_work = between(low->work, high->work, share);
+}
+
+static rv_status
+check_step(const rv_plan_step *step, double target, rv_way way, rv_error *err)
+{
+    bool known = step->effort >= 0.0f && (double)step->effort <= MAX_EFFORT;
+
+    if ((known || step->effort == -1.0f) && step->recall >= 0.0f && step->recall <= 1.0f &&
+        (step->work == -1.0f || (step->work >= 0.0f && isfinite(step->work))) &&
+        step->in_reach <= 1)
+        return RV_OK;
+    return rv_fail(err, RV_ERR_FORMAT, "the plan's way \"%s\" at a target of %g is out of range",
+                   rv_way_name(way), target);
+}
+
+rv_status
+rv_plan_check(const rv_plan *plan, rv_error *err)
+{
+    if (plan->magic != PLAN_MAGIC || plan->version != RV_PLAN_VERSION)
+        return rv_fail(err, RV_ERR_FORMAT, "not a plan of version %d", RV_PLAN_VERSION);
+    if (plan->checksum != checksum_of(plan))
+        return rv_fail(err, RV_ERR_FORMAT, "the plan's checksum does not match");
+    if (plan->k < 1 || plan->samples < 1 || plan->use_regions > 1 ||
+        !(plan->miss_ratio > 0.0f && isfinite(plan->miss_ratio)))
+        return rv_fail(err, RV_ERR_FORMAT, "the plan's head is out of range");
+    for (int i = 0; i < RV_TARGETS; i++) {
+        const rv_plan_level *level = &plan->levels[i];
+
+        if (level->way >= RV_WAYS || level->steps[level->way].effort < 0.0f)
+            return rv_fail(err, RV_ERR_FORMAT,
+                           "the plan takes way %u at a target of %g, which it "
+                           "does not know",
+                           level->way, rv_target_grid()[i]);
+        for (uint32_t way = 0; way < RV_WAYS; way++) {
+            rv_status status =
+                check_step(&level->steps[way], rv_target_grid()[i], (rv_way)way, err);
+
+            if (status != RV_OK)
+                return status;
+        }
+    }
+    return RV_OK;
+}

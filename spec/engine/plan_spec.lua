@@ -1,0 +1,201 @@
+-- The plan: each way calibrated, compared at equal recall, and taken only where it pays.
+
+local engine = require("ruvector.engine")
+local ffi, lib = engine.ffi, engine.lib
+
+local STATIC, SLACK, MEMORY = lib.RV_WAY_STATIC, lib.RV_WAY_SLACK, lib.RV_WAY_MEMORY
+local K, SAMPLES = 10, 200
+local grid = lib.rv_target_grid()
+local WHICH = 6 -- the level of 0.95
+
+-- Samples with needed efforts spread evenly: slack s finds the share s of all neighbours, ef e finds
+-- e / 200. cost: distances per unit of each way, flat beyond.
+local function make_samples(cost, out_of_reach)
+   local kept, samples = {}, ffi.new("rv_traced[?]", SAMPLES)
+   for i = 0, SAMPLES - 1 do
+      local efforts, memory = ffi.new("rv_effort[?]", K), ffi.new("rv_effort[?]", K)
+      local work, memory_work = ffi.new("rv_work"), ffi.new("rv_work")
+      for j = 0, K - 1 do
+         local share = (j * SAMPLES + i + 1) / (K * SAMPLES)
+         local lost = out_of_reach and share > 1 - out_of_reach
+         efforts[j].slack, memory[j].slack = share, share / 2
+         efforts[j].ef = math.ceil(200 * share)
+         if lost then
+            efforts[j].slack, memory[j].slack, efforts[j].ef = math.huge, math.huge, 0xFFFFFFFF
+         end
+      end
+      for p = 0, ffi.sizeof(work.slack) / 4 - 1 do
+         local slack = lib.rv_work_slack_grid()[p]
+         work.slack[p] = cost.slack * slack
+         memory_work.slack[p] = cost.memory * 2 * slack + (cost.lookup or 0)
+      end
+      for p = 0, ffi.sizeof(work.ef) / 4 - 1 do work.ef[p] = cost.static * lib.rv_work_ef_grid()[p] / 200 end
+      local s = samples[i]
+      s.efforts, s.work, s.count, s.weight = efforts, work, K, 1
+      if cost.memory > 0 then s.memory_efforts, s.memory_work = memory, memory_work end
+      for _, part in ipairs { efforts, memory, work, memory_work } do kept[#kept + 1] = part end
+   end
+   return { array = samples, kept = kept }
+end
+
+local function make(samples, changes, former)
+   local options = ffi.new("rv_plan_options", {
+      index_epoch = 7, now_us = 1, k = K, safety = 0, miss_ratio = 1, region_work = 1, gain = 0.01,
+      regret = 0.02,
+   })
+   for name, value in pairs(changes or {}) do options[name] = value end
+   local plan, err = ffi.new("rv_plan"), engine.error_buffer()
+   engine.check(lib.rv_plan_make(engine.allocator, samples.array, SAMPLES, options, former, plan, err), err)
+   assert.equal(lib.RV_OK, tonumber(lib.rv_plan_check(plan, err)))
+   return plan
+end
+
+local function choose(plan, target)
+   local choice = ffi.new("rv_plan_choice")
+   lib.rv_plan_choose(plan, target, choice)
+   return choice
+end
+
+describe("the calibration of a plan", function()
+   local plan = make(make_samples { static = 1000, slack = 900, memory = 800 })
+
+   it("finds for each way the effort that reaches each target of the grid", function()
+      for i = 0, 11 do
+         local steps = plan.levels[i].steps
+         assert.near(grid[i], steps[SLACK].effort, 1e-3)
+         assert.near(grid[i] / 2, steps[MEMORY].effort, 1e-3)
+         assert.near(math.ceil(200 * grid[i]), steps[STATIC].effort, 1)
+         for way = 0, 2 do assert.near(grid[i], steps[way].recall, 6e-3) end
+      end
+   end)
+
+   it("measures the work of each way at equal recall", function()
+      for i = 0, 11 do
+         local steps = plan.levels[i].steps
+         assert.near(1000 * grid[i], steps[STATIC].work, 8)
+         assert.near(900 * grid[i], steps[SLACK].work, 5)
+         assert.near(800 * grid[i], steps[MEMORY].work, 5)
+      end
+   end)
+
+   it("aims above a target by the error of the mean, and by the misses that traces do not see", function()
+      local samples = make_samples { static = 1000, slack = 900, memory = 800 }
+      local safe = make(samples, { safety = 2 })
+      local missing = make(samples, { miss_ratio = 2 })
+      local step, plain = safe.levels[WHICH].steps[SLACK], plan.levels[WHICH].steps[SLACK]
+      assert.is_true(step.effort > plain.effort and step.effort < 0.975 + 1e-3)
+      assert.near(0.975, missing.levels[WHICH].steps[SLACK].effort, 2e-3)
+      assert.near(200 * 0.95, missing.levels[WHICH].steps[STATIC].effort, 1) -- ranks by exact distances
+      -- what is served more safely is still compared at the target itself
+      assert.equal(plain.work, step.work)
+      assert.equal(plain.work, missing.levels[WHICH].steps[SLACK].work)
+   end)
+
+   it("takes the largest effort that found anything where a target is out of reach, and says so", function()
+      local lost = make(make_samples({ static = 1000, slack = 900, memory = 800 }, 0.04))
+      assert.equal(1, lost.levels[4].steps[SLACK].in_reach) -- 0.90
+      local step = lost.levels[8].steps[SLACK] -- 0.98
+      assert.equal(0, step.in_reach)
+      assert.near(0.96, step.effort, 1e-3)
+      assert.near(0.96, step.recall, 6e-3)
+      assert.is_false(choose(lost, 0.98).in_reach)
+   end)
+
+   it("refuses to make a plan of nothing", function()
+      local plan_of_none, err = ffi.new("rv_plan"), engine.error_buffer()
+      local options = ffi.new("rv_plan_options", { k = K, miss_ratio = 1, region_work = 1 })
+      assert.equal(lib.RV_ERR_INVALID,
+         tonumber(lib.rv_plan_make(engine.allocator, nil, 0, options, nil, plan_of_none, err)))
+   end)
+
+   it("gives all memory back when an allocation fails", function()
+      local samples = make_samples { static = 1000, slack = 900, memory = 800 }
+      local options = ffi.new("rv_plan_options", { k = K, miss_ratio = 1, region_work = 1 })
+      local made, err = ffi.new("rv_plan"), engine.error_buffer()
+      for fail_at = 1, 3 do
+         local test = ffi.new("rv_test_allocator")
+         lib.rv_test_allocator_init(test, fail_at)
+         local status = lib.rv_plan_make(test.allocator, samples.array, SAMPLES, options, nil, made, err)
+         assert.equal(lib.RV_ERR_NOMEM, tonumber(status))
+         assert.equal(0, tonumber(test.live))
+      end
+   end)
+end)
+
+describe("the way of a plan", function()
+   local function way(cost, former, changes)
+      return tonumber(make(make_samples(cost), changes, former).levels[WHICH].way)
+   end
+
+   it("is the one with the least work at equal recall", function()
+      assert.equal(MEMORY, way { static = 1000, slack = 900, memory = 800 })
+      assert.equal(SLACK, way { static = 1000, slack = 900, memory = 950 })
+      assert.equal(STATIC, way { static = 800, slack = 900, memory = 950 })
+   end)
+
+   it("counts the lookup that a way needs", function()
+      assert.equal(SLACK, way { static = 1000, slack = 900, memory = 800, lookup = 120 })
+   end)
+
+   it("is a simpler one unless the gain is worth it", function()
+      assert.equal(STATIC, way { static = 1000, slack = 996, memory = 994 })
+   end)
+
+   it("stays what it was until another saves more than the regret", function()
+      local former = make(make_samples { static = 1000, slack = 900, memory = 800 })
+      assert.equal(MEMORY, way({ static = 790, slack = 900, memory = 800 }, former))
+      assert.equal(STATIC, way({ static = 770, slack = 900, memory = 800 }, former))
+      -- back and forth by a hair changes nothing
+      local static = make(make_samples { static = 770, slack = 900, memory = 800 })
+      assert.equal(STATIC, way({ static = 805, slack = 900, memory = 800 }, static))
+   end)
+
+   it("is adaptive without remembered entry points when nobody traced with them", function()
+      local plan = make(make_samples { static = 1000, slack = 900, memory = 0 })
+      assert.equal(SLACK, tonumber(plan.levels[WHICH].way))
+      assert.equal(-1, plan.levels[WHICH].steps[MEMORY].effort)
+   end)
+
+   it("corrects by region only where that pays", function()
+      local samples = make_samples { static = 1000, slack = 900, memory = 800 }
+      assert.equal(0, make(samples, { region_work = 0.995 }).use_regions)
+      local on = make(samples, { region_work = 0.98 })
+      assert.equal(1, on.use_regions)
+      assert.equal(1, make(samples, { region_work = 0.995 }, on).use_regions)
+      assert.equal(0, make(samples, { region_work = 1.001 }, on).use_regions)
+   end)
+end)
+
+describe("choosing by a plan", function()
+   local plan = make(make_samples { static = 1000, slack = 900, memory = 800 })
+
+   it("gives a target of the grid what was calibrated for it", function()
+      local choice = choose(plan, 0.95)
+      assert.equal(MEMORY, tonumber(choice.way))
+      assert.equal(plan.levels[WHICH].steps[MEMORY].effort, choice.effort)
+      assert.near(190, choice.static_ef, 1)
+      assert.near(950, choice.static_work, 8)
+      assert.is_true(choice.in_reach)
+   end)
+
+   it("lies between its neighbours for any other target, and stays at the ends of the grid", function()
+      local below, between, above = choose(plan, 0.95), choose(plan, 0.96), choose(plan, 0.97)
+      assert.is_true(below.effort < between.effort and between.effort < above.effort)
+      assert.equal(choose(plan, 0.5).effort, choose(plan, 0.1).effort)
+      assert.equal(choose(plan, 0.999).effort, choose(plan, 1).effort)
+   end)
+end)
+
+describe("checking a plan", function()
+   it("finds any changed byte", function()
+      local plan = make(make_samples { static = 1000, slack = 900, memory = 800 })
+      local bytes, err = ffi.cast("uint8_t *", plan), engine.error_buffer()
+      for at = 0, ffi.sizeof("rv_plan") - 1, 7 do
+         local former = bytes[at]
+         bytes[at] = (former + 1) % 256
+         assert.are_not.equal(lib.RV_OK, tonumber(lib.rv_plan_check(plan, err)), "byte " .. at)
+         bytes[at] = former
+      end
+      assert.equal(lib.RV_OK, tonumber(lib.rv_plan_check(plan, err)))
+   end)
+end)
