@@ -13,7 +13,9 @@
 --   3. Cluster the queries. Each cluster has a table of its own, shrunk towards the index-wide one:
 --      clusters alone are known to gain little, and a small cluster knows little.
 --   4. Cross-check: tables made from one half of the samples are tried on the other half, and all
---      regions move together until the mean recall of the other half is what was promised.
+--      regions move together until the mean recall of the other half is what was promised. What its
+--      searches then cost, over what one slack for all costs at the same recall, is `region_work`:
+--      the worker uses regions only where they pay.
 
 local log, exp, huge = math.log, math.exp, math.huge
 local max, min, floor = math.max, math.min, math.floor
@@ -136,7 +138,24 @@ local function shift_for(slacks, wanted, kernels, config)
    return high
 end
 
--- For each target, the shift that one half of the samples asks of tables made from the other half.
+-- What searches cost with the slack of their cluster, and with one slack for all, at equal recall; a
+-- search with clusters compares its query with each of them first. nil when not known.
+local function region_work(slacks, wanted, kernels)
+   local with = kernels.work_by_cluster(slacks)
+   local without = kernels.work_at(slack_for(wanted, kernels))
+   if with and without and without > 0 then return { with = with + #slacks, without = without } end
+end
+
+-- The number of the first target that is at least the one declared.
+local function declared(batch)
+   for i, target in ipairs(batch.targets) do
+      if target >= batch.target_recall - 1e-9 then return i end
+   end
+   return #batch.targets
+end
+
+-- For each target, the shift that one half of the samples asks of tables made from the other half;
+-- and the work of that half at the declared target.
 local function cross_check(batch, kernels, config, clusters, learn_from)
    kernels.weigh(weights_by_age(batch, config, function(i) return i % 2 == learn_from end))
    local index, slacks = index_tables(batch, kernels, config), {}
@@ -148,13 +167,20 @@ local function cross_check(batch, kernels, config, clusters, learn_from)
       end
    end
    kernels.weigh(weights_by_age(batch, config, function(i) return i % 2 ~= learn_from end))
-   local shifts = {}
+   local shifts, work = {}, nil
    for i = 1, #batch.targets do
       local reached = kernels.recall_at(MAX_SLACK)
       local wanted = min(index.safe[i], reached)
       shifts[i] = shift_for(slacks[i], wanted, kernels, config)
+      if i == declared(batch) then
+         local moved = {}
+         for c = 1, clusters do
+            moved[c] = shifted(slacks[i][c], shifts[i])
+         end
+         work = region_work(moved, kernels.recall_by_cluster(moved), kernels)
+      end
    end
-   return shifts
+   return shifts, work
 end
 
 local function pattern_of(cluster, size, slacks, efs, kernels, config)
@@ -173,8 +199,8 @@ local function region_patterns(batch, kernels, config, index)
    local wanted = min(floor(batch.count / config.samples_per_cluster), config.max_clusters)
    if wanted < 2 then return {} end
    local clusters = #kernels.kmeans(wanted, config.kmeans_iterations)
-   local odd = cross_check(batch, kernels, config, clusters, 1)
-   local even = cross_check(batch, kernels, config, clusters, 0)
+   local odd, odd_work = cross_check(batch, kernels, config, clusters, 1)
+   local even, even_work = cross_check(batch, kernels, config, clusters, 0)
    kernels.weigh(weights_by_age(batch, config))
    local sizes, patterns = kernels.sizes(), {}
    for c = 1, clusters do
@@ -189,7 +215,10 @@ local function region_patterns(batch, kernels, config, index)
             pattern_of(c, sizes[c], rising(slacks, 0), rising(efs, 1), kernels, config)
       end
    end
-   return patterns
+   local ratio = odd_work
+      and even_work
+      and (odd_work.with + even_work.with) / (odd_work.without + even_work.without)
+   return patterns, ratio
 end
 
 function policy.distill(batch, kernels, config)
@@ -197,9 +226,11 @@ function policy.distill(batch, kernels, config)
    kernels.weigh(weights_by_age(batch, config))
    local index = index_tables(batch, kernels, config)
    local patterns = { pattern_of(0, batch.count, index.slack, index.ef, kernels, config) }
-   for _, pattern in ipairs(region_patterns(batch, kernels, config, index)) do
+   local regions, ratio = region_patterns(batch, kernels, config, index)
+   for _, pattern in ipairs(regions) do
       patterns[#patterns + 1] = pattern
    end
+   patterns[1].region_work = ratio and min(ratio, 100)
    return patterns
 end
 

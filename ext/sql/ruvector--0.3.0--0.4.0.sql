@@ -73,6 +73,17 @@ CREATE TABLE ruvector_memory (
 COMMENT ON TABLE ruvector_memory IS 'remembered queries of each index and where they were answered';
 ALTER TABLE ruvector_memory ALTER COLUMN flat SET STORAGE EXTERNAL;
 
+-- How each index is searched: the engine's plan, as it is. It belongs to one build of an index, so it
+-- is not dumped. ruvector_learning_levers() shows what is in it.
+CREATE TABLE ruvector_search_plans (
+    index_oid oid PRIMARY KEY,
+    table_id regclass NOT NULL,
+    index_name name NOT NULL,
+    index_epoch bigint NOT NULL,
+    plan bytea NOT NULL
+);
+COMMENT ON TABLE ruvector_search_plans IS 'which way each index is searched, and how hard';
+
 -- Exact checks of adaptive searches as they were served, drawn evenly from all of them: what recall
 -- certificates rest on. The last 3,000 per target and k of an index. They speak of one build, so
 -- they are not dumped.
@@ -177,6 +188,26 @@ CREATE FUNCTION ruvector_learning_stats("table" regclass, OUT index regclass, OU
     AS 'MODULE_PATHNAME', 'ruv_learning_stats' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION ruvector_learning_stats(regclass) IS 'how far learning is, per index';
+
+-- What searches use and what it was measured to cost, per index. Ways to search, for each target of the
+-- grid: lever is static (one effort for every search), slack (the distance-adaptive stop) or memory
+-- (the same, begun at remembered entry points); effort is ef_search (for lists: probes) or the slack;
+-- work the mean distances at equal recall, lookups included, share that work over the work of static;
+-- in_reach tells whether the target was reached at all. lever regions: corrections by region, share
+-- is their work over the work without. lever guard: extra effort while what was learned is in doubt,
+-- effort is the factor on log(1 + slack).
+CREATE FUNCTION ruvector_learning_levers("table" regclass, OUT index regclass,
+                                         OUT target_recall double precision, OUT lever text,
+                                         OUT active boolean, OUT effort double precision,
+                                         OUT expected_recall double precision,
+                                         OUT work double precision, OUT share double precision,
+                                         OUT in_reach boolean, OUT queries integer,
+                                         OUT decided_at timestamptz)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_learning_levers' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_learning_levers(regclass) IS
+    'what searches use, and what each way was measured to cost';
 
 -- What a search for k rows would do now: windows is how many windows of window_size results it
 -- would need, ef_search the static effort or the hard bound of an adaptive search.

@@ -29,7 +29,8 @@ extern const char *ruv_choice_reason_name(RuvChoiceReason reason);
 typedef struct RuvChoice {
     rv_search_mode mode;
     RuvChoiceReason reason;
-    int ef_search; /* static: the window; adaptive: the hard ef bound */
+    rv_way way;    /* adaptive: RV_WAY_STATIC if one effort for every search is known to be best */
+    int ef_search; /* static, and that way: the window; else the hard ef bound */
     int window;    /* adaptive: results per window (the calibrated k) */
     float slack;
     uint64 max_distances; /* adaptive: hard bound per window; 0 = none */

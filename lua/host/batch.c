@@ -390,6 +390,47 @@ rv_batch_distances(const rv_batch *batch, uint32_t group, double slack)
     return total > 0 ? sum / total : 0;
 }
 
+typedef struct work_sums {
+    double weight, work;
+} work_sums;
+
+static void
+add_work(work_sums *sums, const rv_sample *sample, double weight, double slack)
+{
+    double work = sample->work == NULL || weight <= 0 ? -1 : rv_work_at_slack(sample->work, slack);
+
+    if (work < 0)
+        return;
+    sums->weight += weight;
+    sums->work += weight * work;
+}
+
+double
+rv_batch_work(const rv_batch *batch, uint32_t group, double slack)
+{
+    uint32_t count;
+    const uint32_t *list = members(batch, group, &count);
+    work_sums sums = {0};
+    double weight;
+
+    for (uint32_t i = 0; i < count; i++) {
+        const rv_sample *sample = member(batch, list, i, &weight);
+
+        add_work(&sums, sample, weight, slack);
+    }
+    return sums.weight > 0 ? sums.work / sums.weight : -1;
+}
+
+double
+rv_batch_work_by_cluster(const rv_batch *batch, const double *slacks)
+{
+    work_sums sums = {0};
+
+    for (uint32_t i = 0; i < batch->in->sample_count; i++)
+        add_work(&sums, &batch->in->samples[i], batch->weights[i], slacks[batch->assignment[i]]);
+    return sums.weight > 0 ? sums.work / sums.weight : -1;
+}
+
 /* ---- where a group lies ------------------------------------------------------------------- */
 
 rv_status

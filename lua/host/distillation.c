@@ -47,6 +47,7 @@ reserve_output(distill_call *call, uint32_t count)
     size_t floats = (size_t)count * call->batch->in->dim;
 
     rv_distill_output_free(allocator, call->out);
+    call->out->region_work = 1;
     call->capacity = count;
     if (count == 0)
         return true;
@@ -61,6 +62,7 @@ typedef struct decision {
     uint32_t entry_points;
     uint32_t probes;
     double confidence;
+    double region_work; /* index-wide; 1 unless the policy says so */
     double slack[RV_TARGETS], ef[RV_TARGETS], recall[RV_TARGETS];
 } decision;
 
@@ -180,7 +182,7 @@ take_decision(lua_State *L, const rv_origin *origin, const rv_batch *batch, uint
 {
     static const char *const fields[] = {"cluster",      "confidence",  "probes",
                                          "entry_points", "table_slack", "table_ef",
-                                         "table_recall", NULL};
+                                         "table_recall", "region_work", NULL};
     int index = lua_gettop(L);
     char path[32];
 
@@ -196,6 +198,11 @@ take_decision(lua_State *L, const rv_origin *origin, const rv_batch *batch, uint
     rv_get_rising(L, origin, index, path, "table_slack", RV_TARGETS, 0, MAX_SLACK, out->slack);
     rv_get_rising(L, origin, index, path, "table_ef", RV_TARGETS, 1, MAX_EF, out->ef);
     rv_get_rising(L, origin, index, path, "table_recall", RV_TARGETS, 0, 1, out->recall);
+    lua_getfield(L, index, "region_work");
+    out->region_work = 1;
+    if (!lua_isnil(L, -1))
+        out->region_work = rv_get_number(L, origin, index, path, "region_work", 0, 100);
+    lua_pop(L, 1);
     rv_only_fields(L, origin, index, path, fields);
 }
 
@@ -223,6 +230,8 @@ take_patterns(lua_State *L, const rv_origin *origin, distill_call *call)
             rv_shape(L, origin, "patterns[%u].cluster = %u, which an earlier pattern has",
                      (unsigned)i, (unsigned)decided.group);
         seen[decided.group] = true;
+        if (decided.group == 0)
+            call->out->region_work = decided.region_work;
         status = append_pattern(call, &decided, &err);
         if (status == RV_ERR_NOMEM)
             rv_sandbox_raise(L, RV_HOST_MEMORY, 0, "no memory for the patterns");
@@ -349,6 +358,7 @@ rv_host_distill(rv_host *host, const rv_allocator *allocator, const rv_distill_i
     rv_error err;
 
     memset(out, 0, sizeof *out);
+    out->region_work = 1;
     if (rv_batch_init(&batch, &host->allocator, in, &err) != RV_OK) {
         rv_failure_set(failure, RV_HOST_MEMORY, RV_POLICY_DISTILLATION, NULL, 0, err.message);
         return RV_HOST_MEMORY;

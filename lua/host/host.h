@@ -193,6 +193,7 @@ rv_host_cause rv_host_interpolate(rv_host *host, const rv_interpolate_input *in,
 typedef struct rv_sample {
     const float *query;       /* dim floats */
     const rv_effort *efforts; /* effort_count entries, ascending (beam.h) */
+    const rv_work *work;      /* what a search costs at each effort; NULL: not known */
     uint32_t effort_count;    /* true neighbours, <= k */
     uint32_t nearest_count;   /* <= 8 */
     uint64_t nearest[8];      /* nodes, nearest first: candidates for entry points */
@@ -221,6 +222,8 @@ typedef struct rv_distill_output {
     uint32_t count;
     rv_pattern *patterns; /* ids 0; every one passes rv_pattern_check */
     float *centroids;     /* count x dim; the row of an index-wide pattern is zero */
+    double region_work;   /* work with the region patterns over work without, on samples that took
+                             no part in making them; 1: not measured */
 } rv_distill_output;
 
 /* The output lives in memory of the given allocator until rv_distill_output_free. With fewer than

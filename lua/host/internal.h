@@ -321,6 +321,10 @@ void rv_batch_recall_by_cluster(const rv_batch *batch, const double *slacks, dou
                                 double *error);
 /* Mean distance computations when the last neighbour within the slack is found. */
 double rv_batch_distances(const rv_batch *batch, uint32_t group, double slack);
+/* Mean distance computations of searches that stop by this slack, each sample at its own cluster's
+ * in the second; negative when no sample of the group has a curve of work. */
+double rv_batch_work(const rv_batch *batch, uint32_t group, double slack);
+double rv_batch_work_by_cluster(const rv_batch *batch, const double *slacks);
 /* Metric distance to the centroid that holds this share of the group; 0 for group 0. */
 rv_status rv_batch_radius(const rv_batch *batch, uint32_t group, double share, double *out,
                           rv_error *err);

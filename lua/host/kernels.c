@@ -217,6 +217,38 @@ kernel_distances_at(lua_State *L)
     return 1;
 }
 
+static int
+push_work(lua_State *L, double work)
+{
+    if (work >= 0)
+        lua_pushnumber(L, work);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+/* work_at(slack [, cluster]) -> mean distance computations of searches that stop by it; nil when
+ * not known */
+static int
+kernel_work_at(lua_State *L)
+{
+    rv_batch *batch = current_batch(L);
+    double slack = number_argument(L, 1, 0, HUGE_VAL);
+
+    return push_work(L, rv_batch_work(batch, group_argument(L, batch, 2), slack));
+}
+
+/* work_by_cluster({ slack of cluster 1, ... }) -> the same over all, each at its own cluster's */
+static int
+kernel_work_by_cluster(lua_State *L)
+{
+    rv_batch *batch = current_batch(L);
+
+    if (batch->clusters == 0)
+        return luaL_error(L, "work_by_cluster needs kmeans to be called first");
+    return push_work(L, rv_batch_work_by_cluster(batch, array_argument(L, 1, batch->clusters)));
+}
+
 /* isotonic(values) -> the nearest values that never fall */
 static int
 kernel_isotonic(lua_State *L)
@@ -255,9 +287,11 @@ rv_kernels_push(lua_State *L)
                    {"recall_at", kernel_recall_at},
                    {"recall_by_cluster", kernel_recall_by_cluster},
                    {"distances_at", kernel_distances_at},
+                   {"work_at", kernel_work_at},
+                   {"work_by_cluster", kernel_work_by_cluster},
                    {"isotonic", kernel_isotonic}};
 
-    lua_createtable(L, 0, 16);
+    lua_createtable(L, 0, 20);
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
         lua_pushcfunction(L, kernels[i].function);
         lua_setfield(L, -2, kernels[i].name);

@@ -86,19 +86,20 @@ describe("a table that learns", function()
       end)
 
       it("tells what it would do and what it promises", function()
-         db:exec("SET ruvector.target_recall = 0.98")
+         local target = learning.set_target_of(db, "items", { "slack", "memory" })
          local plan = db:row("SELECT * FROM ruvector_get_search_params('items_embedding', $1::ruvector, 25)",
             tests[1])
          assert.equal("adaptive", plan.mode)
          assert.equal(learning.K, plan.window_size)
          assert.equal(3, plan.windows)
          assert.is_true(plan.slack > 0)
-         assert.is_true(plan.expected_recall >= 0.98 and plan.expected_recall <= 1)
+         assert.is_true(plan.expected_recall >= target and plan.expected_recall <= 1)
          assert.is_true(plan.ef_search >= 8 * learning.K)
          assert.is_true(plan.confidence > 0 and plan.confidence <= 1)
       end)
 
       it("goes on when more rows are taken than a window holds", function()
+         learning.set_target_of(db, "items", { "slack", "memory" })
          local wide = learning.search(db, "items", { tests[1] }, 35)[1]
          assert.equal(35, #wide.ids)
          local last = db:row("SELECT * FROM ruvector_last_search()")
@@ -169,22 +170,57 @@ describe("a table that learns", function()
          assert.equal(patterns, db:value("SELECT count(*) FROM ruvector_patterns"))
       end)
 
+      it("takes the way with the least work, one effort for all among them, and shows them", function()
+         learning.wait_adaptive(db, "items", tests[1])
+         local levers = db:exec("SELECT * FROM ruvector_learning_levers('items') WHERE target_recall = 0.95")
+         local active, least = {}, math.huge
+         for _, row in ipairs(levers) do
+            if row.active then active[#active + 1] = row end
+            least = math.min(least, row.work)
+            assert.is_true(row.queries >= 50)
+         end
+         assert.equal(3, #levers)
+         assert.equal(1, #active)
+         assert.is_true(active[1].in_reach)
+         assert.is_true(active[1].expected_recall >= 0.95)
+         assert.is_true(active[1].work <= 1.021 * least)
+         db:exec("SET ruvector.target_recall = 0.95")
+         local last = learning.search(db, "items", { tests[1] })[1]
+         assert.equal("adaptive", last.mode)
+         local search = db:row("SELECT * FROM ruvector_get_search_params('items_embedding', $1::ruvector)",
+            tests[1])
+         if active[1].lever == "static" then
+            assert.equal(0, search.slack)
+            assert.equal(math.ceil(active[1].effort), search.ef_search)
+         else
+            assert.near(active[1].effort, search.slack, 1e-6)
+            assert.is_true(search.ef_search >= 8 * 10)
+         end
+      end)
+
       it("starts searches where similar queries were answered, also after a restart", function()
+         local similar = learning.similar_queries(50, 8)
          local function with_entry_points()
             local count = 0
             db:exec("SET enable_seqscan = off; SET ruvector.trajectory_sample_rate = 0")
             for i = 1, 50 do
-               db:exec("SELECT id FROM items ORDER BY embedding <-> $1 LIMIT 10", tests[i])
+               db:exec("SELECT id FROM asked ORDER BY embedding <-> $1 LIMIT 10", similar[i])
                local last = db:row("SELECT mode, entry_points FROM ruvector_last_search()")
                if last.mode == "adaptive" and last.entry_points > 0 then count = count + 1 end
             end
             return count
          end
-         learning.wait_adaptive(db, "items", tests[1])
+         learning.create_table(db, "asked")
+         db:exec("SELECT ruvector_enable_learning('asked', min_samples => 50)")
+         learning.search(db, "asked", learning.similar_queries(learning.QUERIES))
+         learning.wait_learned(db, "asked", learning.QUERIES)
+         learning.set_target_of(db, "asked", { "memory" })
          assert.is_true(with_entry_points() > 25)
          server:restart()
-         learning.wait_adaptive(connect(), "items", tests[1])
+         learning.wait_adaptive(connect(), "asked", similar[1])
+         learning.set_target_of(db, "asked", { "memory" })
          assert.is_true(with_entry_points() > 25)
+         db:exec("DROP TABLE asked")
       end)
 
       it("keeps it when the worker is killed, and gets another worker", function()

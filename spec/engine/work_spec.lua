@@ -130,6 +130,13 @@ describe("reading a curve of work", function()
       assert.near(100, lib.rv_work_at_ef(work, 0.5), 1e-9)
    end)
 
+   it("never costs less than the window without slack", function()
+      for i = 0, EFS - 1 do work.ef[i] = 100 * lib.rv_work_ef_grid()[i] end
+      work.slack[0] = 1500
+      assert.equal(1500, lib.rv_work_at_ef(work, 14))
+      assert.near(2000, lib.rv_work_at_ef(work, 20), 500)
+   end)
+
    it("goes on beyond the last known point as the curve ended", function()
       local grid = lib.rv_work_slack_grid()
       for i = 0, 20 do work.slack[i] = math.floor(1000 * grid[i] / grid[20]) end

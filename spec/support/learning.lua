@@ -50,6 +50,33 @@ end
 --- Queries as text; another seed gives others of the same distribution.
 function M.queries(count, seed) return clustered(count, seed or 99) end
 
+--- Queries as text that come in families: a few questions, asked again and again in other words.
+function M.similar_queries(count, seed)
+   local random, family_of = generator(seed or 99), generator(31)
+   local families, out = {}, {}
+   for f = 1, 20 do
+      families[f] = {}
+      for j = 1, M.DIM do families[f][j] = family_of() * 1.2 - 0.45 end
+   end
+   for i = 1, count do
+      local family, vector = families[i % 20 + 1], {}
+      for j = 1, M.DIM do vector[j] = family[j] + (random() - 0.5) * 0.05 end
+      out[i] = pg.vector_text(vector)
+   end
+   return out
+end
+
+--- Declares the highest recall of the plan's grid, up to `most`, that is served by one of these ways
+-- ("slack", "memory"), for the session. Returns it.
+function M.set_target_of(db, name, ways, most)
+   local target = db:value([[SELECT max(target_recall) FROM ruvector_learning_levers($1::regclass)
+      WHERE active AND lever = ANY ($2::text[]) AND target_recall <= $3]], name,
+      "{" .. table.concat(ways, ",") .. "}", most or 0.99)
+   assert(target, "no recall is served by " .. table.concat(ways, " or "))
+   db:exec("SET ruvector.target_recall = " .. target)
+   return target
+end
+
 --- Creates a table with M.ROWS rows and an index named <table>_embedding, a ruhnsw one unless `index`
 -- says otherwise (the access method and what follows it).
 function M.create_table(db, name, rows, index)

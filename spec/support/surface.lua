@@ -97,6 +97,8 @@ M.GUARDED = {
       guarded("superusers", "refuses", "refuses", "ruvector_import_patterns('items', '{}')"),
    ["ruvector_learning_stats(regclass)"] =
       guarded("monitors", "works", "refuses", "ruvector_learning_stats('items')"),
+   ["ruvector_learning_levers(regclass)"] =
+      guarded("monitors", "works", "refuses", "ruvector_learning_levers('items')"),
    ["ruvector_get_search_params(regclass,ruvector,integer)"] =
       guarded("readers", "works", "works", "ruvector_get_search_params('items_embedding', '[1,2,3]')"),
    ["ruvector_recall_certificate(regclass)"] =
@@ -119,6 +121,7 @@ M.RELATIONS = {
    ruvector_index_state = "private",
    ruvector_memory = "private",
    ruvector_tunings = "private",
+   ruvector_search_plans = "private",
    ruvector_policy_state = "private",
    ruvector_recall_checks = "private",
    ruvector_trajectories = "readable",

@@ -104,6 +104,14 @@ rv_work_at_slack(const rv_work *work, double slack)
     return read_curve(grid, work->slack, RV_WORK_SLACKS, slack);
 }
 
+/* No search costs less than one with the trace's window and no slack, which points of the grid
+ * below the window cannot tell. */
+static double
+least_work(const rv_work *work)
+{
+    return work->slack[0] == RV_WORK_UNKNOWN ? -1.0 : (double)work->slack[0];
+}
+
 double
 rv_work_at_ef(const rv_work *work, double ef)
 {
@@ -111,7 +119,7 @@ rv_work_at_ef(const rv_work *work, double ef)
 
     for (int i = 0; i < RV_WORK_EFS; i++)
         grid[i] = (double)ef_grid[i];
-    return read_curve(grid, work->ef, RV_WORK_EFS, ef);
+    return fmax(read_curve(grid, work->ef, RV_WORK_EFS, ef), least_work(work));
 }
 
 /* ---- filling ------------------------------------------------------------------------------- */

@@ -60,7 +60,8 @@ collect_samples(const RuvIndexState *state, uint32 k, TimestampTz now, int *coun
         memcpy(to->nearest, from->nearest, sizeof(to->nearest));
         to->recall = from->recall;
         to->confidence = from->verdict.confidence;
-        to->age_s = Max((double)(now - from->head.started_us) / USECS_PER_SEC, 0);
+        to->age_s = ruv_sample_age(from, now);
+        to->work = from->descent_efforts != NULL ? &from->work : NULL;
         to->success = from->verdict.success;
         filled++;
     }
@@ -247,6 +248,7 @@ ruv_distil(RuvIndexState *state)
             count_usage(state);
             learn_patterns(state, &out);
             limit_regions(state);
+            ruv_make_plan(state, in.k, out.region_work);
             state->bank_changed = true;
             state->memory_renewed = false;
             state->last_learned = now;

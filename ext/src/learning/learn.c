@@ -174,6 +174,7 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
             ruv_totals_judged(state, sample);
         }
         ruv_certificate_note(state, sample);
+        ruv_plan_note_served(state, sample);
         sample->stored = false;
         ruv_state_add_sample(state, sample);
         state->undistilled += note_feedback(sample) || sample->even;
@@ -336,6 +337,8 @@ save(RuvIndexState *state, bool patterns)
     if (patterns)
         ruv_store_save_patterns(&store, state);
     ruv_privacy_erase(&store, state);
+    if (state->plan_changed)
+        ruv_store_save_plan(&store, state);
     /* A memory belongs to the patterns calibrated with it; one given up goes at once. */
     if (state->memory_changed && (patterns || state->flat_memory == NULL))
         ruv_store_save_memory(&store, state);
@@ -394,8 +397,9 @@ ruv_learn_round(RuvIndexState *state, bool force)
     mark_stored(state);
     if (state->bank_changed && state->bank != NULL) {
         ruv_publish_bank(state->slot, state->index_oid, state->bank, state->flat_memory,
-                         state->flat_memory_size);
+                         state->flat_memory_size, state->has_plan ? &state->plan : NULL);
         state->bank_changed = false;
+        state->plan_changed = false;
         state->memory_changed = false;
     }
     state->learning_seconds += ruv_processor_seconds() - started;

@@ -68,6 +68,7 @@ typedef struct RuvIndexSlot {
     Size bank_offset; /* from the start of the bank area */
     Size bank_size;
     Size memory_size;               /* of the flat memory behind the bank; 0: none */
+    bool has_plan;                  /* a plan is behind that */
     int64 last_learned;             /* TimestampTz; 0: never */
     pg_atomic_uint64 guard;         /* RuvGuard, packed; 0: none. See guard.c */
     pg_atomic_uint64 bank_revision; /* counts the changes by sessions (bank_edit.h) */
@@ -127,6 +128,8 @@ typedef struct RuvIndexCache {
     Size bank_capacity;
     Size memory_size;
     const char *memory; /* the remembered queries, within the copy; NULL: none */
+    bool has_plan;
+    const rv_plan *plan; /* within the copy; NULL: none */
 } RuvIndexCache;
 
 /* The entry of an index, resolved against the registry's present generation. Takes the lock
@@ -185,9 +188,10 @@ extern const char *ruv_guard_reason_name(RuvGuardReason reason); /* NULL for RUV
 /* Attaches the bank area, which may raise an error, so that what follows cannot. */
 extern void ruv_publish_prepare(void);
 /* Flattens and publishes the bank, together with the flat memory it was calibrated with
- * (memory_size 0: none); raises an error when the bank area is too small. */
+ * (memory_size 0: none) and the plan made from both (NULL: none); raises an error when the bank
+ * area is too small. */
 extern void ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *memory,
-                             Size memory_size);
+                             Size memory_size, const rv_plan *plan);
 /* The caller holds the lock exclusively. */
 extern void ruv_unpublish_locked(RuvIndexSlot *slot);
 /* Brings the backend's copy up to date. False: none is published or memory is short. */

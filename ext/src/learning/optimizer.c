@@ -2,17 +2,24 @@
  * optimizer.c - how to search: by what was learned, or by the static settings.
  *
  * The adaptive plan
- *   slack, ef    the index-wide pattern's calibration at the declared recall, corrected by the
+ *   way          which way takes the least work for the declared recall, as measured on this
+ * index's own queries (plans.c): one effort for every search, the slack, or the slack begun at
+ *                remembered entry points. What a search does not use it does not look up
+ *   slack, ef    the plan's calibration at the declared recall; where regions pay, corrected by the
  *                nearest region patterns as the interpolation policy sees fit
  *   entry points the nodes that answered the nearest remembered queries; the search then begins
  *                there and does not descend. The slack was calibrated with them (trace.c)
  *   window       the number of results the calibration was made for; further windows follow when
  *                the executor takes more
  *   guard        while the worker doubts the calibration, log(1 + slack) is multiplied (guard.c)
- *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times, and
- *                distances per window at RUV_DISTANCE_HEADROOM times what the calibration expects.
- *                The headroom is wide since the mean over queries is the product's promise and the
- *                hard queries, which need many times the mean, carry it.
+ *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times the
+ *                static ef that reaches the same recall, and distances per window at
+ *                RUV_DISTANCE_HEADROOM times what searches with that ef take on average (but at
+ * least RUV_MIN_DISTANCE_BOUND). The headroom is wide since the mean over queries is the product's
+ * promise and the hard queries, which need many times the mean, carry it.
+ *
+ * A bank without a plan (imported, or of a former version) serves by its index-wide pattern, with
+ * everything in use.
  *
  * Without a bank for this build of the index the plan is static, and says why. Nothing here may
  * fail a query: memory that is short, a policy that fails or a bank that does not fit all mean a
@@ -96,6 +103,28 @@ describe_pattern(const rv_pattern *pattern, double similarity, double target,
     out->samples = pattern->samples;
 }
 
+/* The calibrated way takes the place of what the index-wide pattern says. */
+static void
+describe_plan(const rv_plan_choice *plan, rv_interpolate_pattern *out)
+{
+    if (plan->way != RV_WAY_STATIC)
+        out->slack = plan->effort;
+    out->ef_search = Max(ceil(plan->static_ef), 1);
+    out->expected_recall = plan->expected_recall;
+}
+
+/* What a region says, moved from the index-wide pattern that it was shrunk towards to the slack in
+ * use: what a region knows is how it differs. */
+static void
+describe_region(const rv_pattern *region, const rv_pattern *index_wide, double similarity,
+                const rv_interpolate_input *in, rv_interpolate_pattern *out)
+{
+    double common = log1p((double)rv_pattern_slack_at(index_wide, in->target_recall));
+
+    describe_pattern(region, similarity, in->target_recall, out);
+    out->slack = Max(expm1(log1p(out->slack) - common + log1p(in->defaults.slack)), 0);
+}
+
 /* The region patterns near the query that were calibrated for the same window and build. */
 static void
 add_nearest_patterns(const RuvIndexCache *cache, const rv_pattern *defaults, const float *query,
@@ -106,7 +135,6 @@ add_nearest_patterns(const RuvIndexCache *cache, const rv_pattern *defaults, con
     rv_allocator allocator;
     uint32_t count = 0;
 
-    *distances = 0;
     if (rv_bank_flat_count(cache->bank) <= 1)
         return;
     context = lookup_memory(&allocator);
@@ -117,17 +145,17 @@ add_nearest_patterns(const RuvIndexCache *cache, const rv_pattern *defaults, con
         const rv_pattern *pattern = matches[i].pattern;
 
         if (pattern->k == defaults->k && pattern->index_epoch == defaults->index_epoch)
-            describe_pattern(pattern, matches[i].similarity, in->target_recall,
-                             &in->patterns[in->pattern_count++]);
+            describe_region(pattern, defaults, matches[i].similarity, in,
+                            &in->patterns[in->pattern_count++]);
     }
     MemoryContextReset(context);
 }
 
 static uint64
-distance_bound(const rv_pattern *pattern, int ef_bound)
+distance_bound(double expected, int ef_bound)
 {
-    double expected = Max(pattern->mean_distances, 0);
-    double bound = Max(expected * RUV_DISTANCE_HEADROOM, (double)ef_bound * RUV_EF_HEADROOM);
+    double bound =
+        Max(Max(expected, 0) * RUV_DISTANCE_HEADROOM, (double)ef_bound * RUV_EF_HEADROOM);
 
     return (uint64)Max(bound, RUV_MIN_DISTANCE_BOUND);
 }
@@ -157,13 +185,43 @@ static void
 apply_guard(const RuvIndexCache *cache, RuvChoice *choice)
 {
     RuvGuard guard = ruv_guard_read(cache->slot);
+    double factor = (double)guard.factor;
 
-    if (guard.factor <= 1.0f)
+    if (factor <= 1.0)
         return;
-    choice->slack =
-        (float)expm1((double)guard.factor * log1p((double)Max(choice->slack, RUV_GUARDED_SLACK)));
-    choice->ef_search = (int)Min(choice->ef_search * (double)guard.factor, RUV_MAX_EF_BOUND);
-    choice->max_distances = (uint64)((double)choice->max_distances * (double)guard.factor);
+    choice->ef_search = (int)Min(ceil(choice->ef_search * factor), RUV_MAX_EF_BOUND);
+    choice->max_distances = (uint64)((double)choice->max_distances * factor);
+    if (choice->way == RV_WAY_STATIC)
+        choice->window = choice->probes = choice->ef_search;
+    else
+        choice->slack = (float)expm1(factor * log1p((double)Max(choice->slack, RUV_GUARDED_SLACK)));
+}
+
+/* One effort for every search, where that takes the least work. */
+static void
+choose_one_effort(const RuvIndexCache *cache, const rv_plan_choice *plan, RuvChoice *choice)
+{
+    int effort = (int)Max(Min(ceil(plan->effort), RUV_MAX_EF_BOUND), 1);
+
+    choice->mode = RV_SEARCH_ADAPTIVE;
+    choice->reason = RUV_REASON_LEARNED;
+    choice->way = RV_WAY_STATIC;
+    choice->ef_search = choice->window = choice->probes = effort;
+    choice->expected_recall = plan->expected_recall;
+    choice->patterns_used = 1;
+    apply_guard(cache, choice);
+}
+
+/* The plan for this target, if one was made for what the bank was made for. */
+static bool
+read_plan(const RuvIndexCache *cache, const rv_pattern *pattern, double target,
+          rv_plan_choice *plan)
+{
+    if (cache->plan == NULL || cache->plan->index_epoch != pattern->index_epoch ||
+        cache->plan->k != pattern->k)
+        return false;
+    rv_plan_choose(cache->plan, target, plan);
+    return true;
 }
 
 /* Static when the bank does not serve; otherwise fills the adaptive plan. */
@@ -173,9 +231,11 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
 {
     const rv_pattern *pattern = rv_bank_flat_index_pattern(cache->bank);
     rv_interpolate_input in;
-    rv_interpolation plan;
+    rv_interpolation answer;
+    rv_plan_choice plan;
     rv_host_cause cause;
     double ef_bound;
+    bool known;
 
     if (pattern == NULL) {
         choice->reason = RUV_REASON_NOTHING_LEARNED;
@@ -185,27 +245,38 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
         choice->reason = RUV_REASON_INDEX_REBUILT;
         return;
     }
+    known = read_plan(cache, pattern, choice->target_recall, &plan);
+    if (known && plan.way == RV_WAY_STATIC) {
+        choose_one_effort(cache, &plan, choice);
+        return;
+    }
     /* The same build means the same metric and dimensions too. */
     memset(&in, 0, sizeof(in));
     in.k = pattern->k;
     in.target_recall = choice->target_recall;
     describe_pattern(pattern, 1.0, in.target_recall, &in.defaults);
-    add_nearest_patterns(cache, pattern, query, &in, &choice->lookup_distances);
-    cause = ruv_policy_interpolate(&in, &plan);
+    if (known)
+        describe_plan(&plan, &in.defaults);
+    if (!known || cache->plan->use_regions)
+        add_nearest_patterns(cache, pattern, query, &in, &choice->lookup_distances);
+    cause = ruv_policy_interpolate(&in, &answer);
 
     choice->mode = RV_SEARCH_ADAPTIVE;
     choice->reason = cause == RV_HOST_OK || cause == RV_HOST_MISSING ? RUV_REASON_LEARNED
                                                                      : RUV_REASON_POLICY_FAILED;
+    choice->way = known ? plan.way : RV_WAY_MEMORY;
     choice->window = (int)pattern->k;
-    choice->slack = (float)plan.slack;
-    choice->probes = (int)plan.probes;
+    choice->slack = (float)answer.slack;
+    choice->probes = (int)answer.probes;
     choice->expected_recall = in.defaults.expected_recall;
     choice->patterns_used = 1 + (int)in.pattern_count;
     choice->best_similarity = in.pattern_count > 0 ? in.patterns[0].similarity : -1;
-    ef_bound = RUV_EF_HEADROOM * Max(plan.ef_search, in.defaults.ef_search);
+    ef_bound = RUV_EF_HEADROOM * Max(answer.ef_search, in.defaults.ef_search);
     choice->ef_search = (int)Max(Min(ef_bound, RUV_MAX_EF_BOUND), choice->window);
-    choice->max_distances = distance_bound(pattern, choice->ef_search);
-    choose_entry_points(index, cache, query, choice);
+    choice->max_distances = distance_bound(
+        known ? plan.static_work : (double)pattern->mean_distances, choice->ef_search);
+    if (!known || plan.way == RV_WAY_MEMORY)
+        choose_entry_points(index, cache, query, choice);
     apply_guard(cache, choice);
 }
 

@@ -8,8 +8,8 @@
  * one copy per backend and index that searches adaptively (some 100 kB for 100 patterns of 128
  * dimensions, and 300 bytes for each remembered query).
  *
- * The flat memory travels in the bank's chunk, behind it: a slack that was calibrated with
- * remembered entry points is too small for searches without them, so none may be had alone.
+ * The flat memory and the plan travel in the bank's chunk, behind it: a slack that was calibrated
+ * with remembered entry points is too small for searches without them, so none may be had alone.
  *
  * Generations come from one sequence of the cluster and never repeat, so a copy cannot be taken for
  * another index's that came to the same slot.
@@ -48,7 +48,7 @@ ruv_publish_prepare(void)
  * (learning was disabled): the chunk is then dropped. */
 static void
 swap_bank(RuvIndexSlot *slot, Oid index_oid, dsa_area *area, dsa_pointer chunk, Size size,
-          Size memory_size)
+          Size memory_size, bool has_plan)
 {
     dsa_pointer unused = chunk;
 
@@ -59,6 +59,7 @@ swap_bank(RuvIndexSlot *slot, Oid index_oid, dsa_area *area, dsa_pointer chunk, 
         slot->bank_offset = (char *)dsa_get_address(area, chunk) - ruv_shared_bank_area();
         slot->bank_size = size;
         slot->memory_size = memory_size;
+        slot->has_plan = has_plan;
         pg_atomic_write_u64(&slot->bank_generation, ++ruv_shared->bank_sequence);
     }
     LWLockRelease(ruv_shared->lock);
@@ -73,16 +74,26 @@ memory_start(Size bank_size)
     return TYPEALIGN(64, bank_size);
 }
 
+/* Where the plan begins: behind bank and memory. */
 static Size
-chunk_size(Size bank_size, Size memory_size)
+plan_start(Size bank_size, Size memory_size)
 {
+    return TYPEALIGN(64, memory_start(bank_size) + memory_size);
+}
+
+static Size
+chunk_size(Size bank_size, Size memory_size, bool has_plan)
+{
+    if (has_plan)
+        return plan_start(bank_size, memory_size) + sizeof(rv_plan);
     return memory_size > 0 ? memory_start(bank_size) + memory_size : bank_size;
 }
 
 void
 ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *memory,
-                 Size memory_size)
+                 Size memory_size, const rv_plan *plan)
 {
+    bool has_plan = plan != NULL;
     dsa_area *area = bank_area();
     dsa_pointer chunk;
     size_t size = 0;
@@ -92,13 +103,13 @@ ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *m
     status = rv_bank_flatten(bank, NULL, 0, &size, &err);
     if (status != RV_ERR_FULL)
         ruv_check(status == RV_OK ? RV_ERR_STATE : status, &err, "publishing the pattern bank");
-    chunk = dsa_allocate_extended(area, chunk_size(size, memory_size),
+    chunk = dsa_allocate_extended(area, chunk_size(size, memory_size, has_plan),
                                   DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
     if (!DsaPointerIsValid(chunk))
         ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY),
                         errmsg("the pattern bank needs %zu bytes of shared memory, more than "
                                "ruvector.bank_memory has left",
-                               chunk_size(size, memory_size)),
+                               chunk_size(size, memory_size, has_plan)),
                         errhint("Raise ruvector.bank_memory and restart the server.")));
     status = rv_bank_flatten(bank, dsa_get_address(area, chunk), size, &size, &err);
     if (status != RV_OK)
@@ -106,7 +117,10 @@ ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *m
     ruv_check(status, &err, "publishing the pattern bank");
     if (memory_size > 0)
         memcpy((char *)dsa_get_address(area, chunk) + memory_start(size), memory, memory_size);
-    swap_bank(slot, index_oid, area, chunk, size, memory_size);
+    if (has_plan)
+        memcpy((char *)dsa_get_address(area, chunk) + plan_start(size, memory_size), plan,
+               sizeof(*plan));
+    swap_bank(slot, index_oid, area, chunk, size, memory_size, has_plan);
 }
 
 void
@@ -117,6 +131,7 @@ ruv_unpublish_locked(RuvIndexSlot *slot)
     slot->bank = InvalidDsaPointer;
     slot->bank_size = 0;
     slot->memory_size = 0;
+    slot->has_plan = false;
     pg_atomic_write_u64(&slot->bank_generation, 0);
 }
 
@@ -145,11 +160,12 @@ copy_bank(RuvIndexCache *cache, bool *copied)
     *copied = false;
     LWLockAcquire(ruv_shared->lock, LW_SHARED);
     if (cache->slot->index_oid == cache->index_oid)
-        size = chunk_size(cache->slot->bank_size, cache->slot->memory_size);
+        size = chunk_size(cache->slot->bank_size, cache->slot->memory_size, cache->slot->has_plan);
     if (size > 0 && size <= cache->bank_capacity) {
         memcpy(cache->bank, ruv_shared_bank_area() + cache->slot->bank_offset, size);
         cache->bank_size = cache->slot->bank_size;
         cache->memory_size = cache->slot->memory_size;
+        cache->has_plan = cache->slot->has_plan;
         cache->bank_generation = pg_atomic_read_u64(&cache->slot->bank_generation);
         *copied = true;
     }
@@ -162,8 +178,15 @@ static bool
 copy_is_sound(RuvIndexCache *cache)
 {
     cache->memory = NULL;
+    cache->plan = NULL;
     if (rv_bank_flat_check(cache->bank, cache->bank_size, NULL) != RV_OK)
         return false;
+    if (cache->has_plan) {
+        cache->plan =
+            (const rv_plan *)(cache->bank + plan_start(cache->bank_size, cache->memory_size));
+        if (rv_plan_check(cache->plan, NULL) != RV_OK)
+            return false;
+    }
     if (cache->memory_size == 0)
         return true;
     cache->memory = cache->bank + memory_start(cache->bank_size);

@@ -46,8 +46,18 @@ ruv_sample_free(RuvSample *sample)
         pfree(sample->efforts);
     if (sample->feedback != NULL)
         ruv_feedback_free(sample->feedback);
+    if (sample->descent_efforts != NULL)
+        pfree(sample->descent_efforts);
     pfree(sample->query);
     pfree(sample);
+}
+
+double
+ruv_sample_age(const RuvSample *sample, TimestampTz now)
+{
+    double age = (double)(now - sample->head.started_us) / USECS_PER_SEC;
+
+    return Max(age, 0) + sample->aged_s;
 }
 
 void
@@ -137,6 +147,8 @@ ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
     ruv_forget_memory(state);
     ruv_certificate_forget(state);
     state->identity = *identity;
+    state->has_plan = false;
+    state->served_misses = state->predicted_misses = 0;
     state->samples = NIL;
     state->sampled = 0;
     state->undistilled = 0;

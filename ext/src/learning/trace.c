@@ -10,10 +10,10 @@
  * On a table so large that even a small batch would take longer than RUV_PASS_SECONDS the truth is
  * estimated by a search of RUV_REFERENCE_EF instead, and the samples say so (exact = false).
  *
- * Each search is then traced over the index's own pages (rv_beam_trace), from the entry points that
- * the memory of queries gives for it, as a search would be. Limits of a trace: slack
- * 3, ef 4,000, and a bound of the access method on the distances (index_api.c); what is not found
- * within them counts as out of reach, and calibration treats it so.
+ * Each search is then traced over the index's own pages (rv_beam_trace), twice: from the index's
+ * own entry, and from the entry points that the memory of queries gives for it. Limits of a trace:
+ * slack 3, ef 4,000, and a bound of the access method on the distances (index_api.c); what is not
+ * found within them counts as out of reach, and calibration treats it so.
  *
  * Somebody who waits for a stronger lock on the table (DDL) does not wait for a whole batch: both
  * loops look for waiters and stop early.
@@ -340,29 +340,63 @@ diversity(RuvIndexState *state, Relation table, Relation index, const RuvSample 
 
 /* ---- one batch ----------------------------------------------------------------------------- */
 
-/* The least efforts of one search, found as a search with the present memory would find them: the
- * work of the lookup counts. */
+/* One trace over the index; entry points may be none. */
 static void
-trace_efforts(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
-              const float *truth, uint32 found)
+trace_from(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
+           const rv_memory_match *entry, const float *truth, rv_effort *efforts, rv_work *work,
+           rv_trace_summary *summary)
 {
     rv_trace_limits limits = {0};
-    rv_trace_summary summary = {0};
-    rv_memory_match match;
 
-    ruv_memory_entry_points(state, sample->query, &match);
-    limits.extra = match.nodes;
-    limits.extra_count = match.count;
+    limits.extra = entry->nodes;
+    limits.extra_count = entry->count;
     limits.k = sample->head.k;
     limits.max_slack = RUV_TRACE_SLACK;
     limits.max_ef = RUV_TRACE_EF;
     limits.max_distances = ruv_index_trace_distances(index, table_rows(table));
-    ruv_index_trace(index, sample->query, &limits, truth, found, sample->efforts, &summary);
+    limits.work = work;
+    ruv_work_goals(state, &limits.work_slack, &limits.work_ef);
+    ruv_index_trace(index, sample->query, &limits, truth, sample->effort_count, efforts, summary);
+}
+
+static void
+trace_from_descent(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
+                   const float *truth)
+{
+    rv_memory_match none = {0};
+    rv_trace_summary summary = {0};
+
+    if (sample->descent_efforts == NULL)
+        sample->descent_efforts =
+            MemoryContextAlloc(state->context, sizeof(rv_effort) * sample->effort_count);
+    trace_from(state, table, index, sample, &none, truth, sample->descent_efforts,
+               &sample->descent_work, &summary);
     sample->nearest_count = summary.nearest_count;
     memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));
-    for (uint32 i = 0; i < found; i++)
+}
+
+/* As a search with the present memory would go: the work of the lookup counts. */
+static void
+trace_from_memory(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
+                  const float *truth)
+{
+    rv_trace_summary summary = {0};
+    rv_memory_match match;
+
+    ruv_memory_entry_points(state, sample->query, &match);
+    if (match.count > 0) {
+        trace_from(state, table, index, sample, &match, truth, sample->efforts, &sample->work,
+                   &summary);
+        sample->nearest_count = summary.nearest_count;
+        memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));
+    } else {
+        memcpy(sample->efforts, sample->descent_efforts, sizeof(rv_effort) * sample->effort_count);
+        sample->work = sample->descent_work;
+    }
+    for (uint32 i = 0; i < sample->effort_count; i++)
         if (sample->efforts[i].distances != PG_UINT32_MAX)
             sample->efforts[i].distances += match.distances;
+    rv_work_add(&sample->work, match.distances);
     sample->needed_distances = needed_distances(sample);
 }
 
@@ -376,7 +410,11 @@ trace_sample(RuvIndexState *state, Relation table, Relation index, RuvSample *sa
     sample->efforts = MemoryContextAlloc(state->context, sizeof(rv_effort) * found);
     sample->effort_count = found;
     sample->truth_bound = truth[found - 1];
-    trace_efforts(state, table, index, sample, truth, found);
+    if (sample->descent_efforts != NULL)
+        pfree(sample->descent_efforts);
+    sample->descent_efforts = NULL;
+    trace_from_descent(state, table, index, sample, truth);
+    trace_from_memory(state, table, index, sample, truth);
     if (!sample->retrace && sample->hits != NULL) {
         sample->recall = served_recall(sample, truth, found);
         sample->diversity = diversity(state, table, index, sample);
@@ -437,11 +475,11 @@ ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index)
         float truth[RV_TRAJECTORY_MAX_HITS];
 
         /* A trace asks for the farthest true neighbour only. */
-        if (isnan(sample->truth_bound) || sample->effort_count == 0)
+        if (isnan(sample->truth_bound) || sample->descent_efforts == NULL)
             continue;
         for (uint32 i = 0; i < sample->effort_count; i++)
             truth[i] = sample->truth_bound;
-        trace_efforts(state, table, index, sample, truth, sample->effort_count);
+        trace_from_memory(state, table, index, sample, truth);
         MemoryContextReset(single);
         if (++done % 16 == 0)
             ruv_worker_breathe();

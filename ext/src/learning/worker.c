@@ -221,6 +221,9 @@ unload_state(RuvIndexState *state)
     state->memory_changed = false;
     state->memory_renewed = false;
     state->vectors_stored = false;
+    state->has_plan = false;
+    state->plan_changed = false;
+    state->served_misses = state->predicted_misses = 0;
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;
@@ -348,6 +351,7 @@ refresh_state(RuvStore *store, RuvIndexState *state)
         ruv_store_load_patterns(store, state);
         ruv_store_load_memory(store, state);
         state->vectors_stored = state->vectors_stored || state->flat_memory != NULL;
+        ruv_store_load_plan(store, state);
         state->distilled_samples = (uint32)list_length(state->samples);
         state->loaded = true;
         ruv_feedback_reread();
@@ -629,7 +633,7 @@ publish_loaded(void)
 
         if (state->loaded && state->bank_changed && state->bank != NULL) {
             ruv_publish_bank(state->slot, state->index_oid, state->bank, state->flat_memory,
-                             state->flat_memory_size);
+                             state->flat_memory_size, state->has_plan ? &state->plan : NULL);
             state->bank_changed = false;
             note_success(state);
         }

@@ -56,7 +56,12 @@ typedef struct RuvSample {
     float truth_bound;      /* raw distance of the last true neighbour; NaN: not known any more */
     float needed_distances; /* least work that would have reached its target; -1 unknown */
     float diversity;        /* -1 unknown */
-    rv_effort *efforts;
+    rv_effort *efforts;     /* as a search with the present memory would find them */
+    rv_work work;           /* of such a search, the lookup included */
+    rv_effort *descent_efforts; /* from the index's own entry; NULL when loaded from the table */
+    rv_work descent_work;
+    double
+        aged_s; /* seconds that the sample counts as older than it is: what it says is outdated */
     uint32 effort_count;
     uint32 nearest_count;
     uint64 nearest[8];
@@ -127,8 +132,13 @@ typedef struct RuvIndexState {
     TimestampTz retry_after; /* after an error */
     int consecutive_errors;
     TimestampTz guard_since; /* of the last widening */
-    List *checks;            /* for the certificate, not stored yet: see certificate.c */
-    List *falls;             /* below a target, effort raised */
+    rv_plan plan;            /* valid when has_plan; see plans.c */
+    bool has_plan;
+    bool plan_changed;    /* since it was stored */
+    double served_misses; /* against those that traces predicted, over the same searches */
+    double predicted_misses;
+    List *checks; /* for the certificate, not stored yet: see certificate.c */
+    List *falls;  /* below a target, effort raised */
     RuvRunning running;
     bool seen; /* by the present sync */
 } RuvIndexState;
@@ -170,6 +180,8 @@ extern double ruv_processor_seconds(void);
 extern RuvSample *ruv_sample_create(RuvIndexState *state, const rv_trajectory *head,
                                     const float *query, const rv_hit *hits);
 extern void ruv_sample_free(RuvSample *sample);
+/* How old a sample counts as, in seconds. */
+extern double ruv_sample_age(const RuvSample *sample, TimestampTz now);
 /* A search that the ring delivered: counted, and taken as a candidate if the draw says so. */
 extern void ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *query,
                               const rv_hit *hits);
@@ -255,6 +267,19 @@ extern void ruv_consolidate(RuvIndexState *state);
 extern void ruv_bank_lock(Oid index_oid);
 /* False when somebody else has it. */
 extern bool ruv_bank_try_lock(Oid index_oid);
+
+/* ---- plans.c ------------------------------------------------------------------------------- */
+
+/* How far the curves of work of a trace should go. */
+extern void ruv_work_goals(const RuvIndexState *state, float *slack, uint32 *ef);
+/* Compares a served search with what its trace predicted for it. */
+extern void ruv_plan_note_served(RuvIndexState *state, const RuvSample *sample);
+/* Makes the plan anew, when there are enough samples. region_work: see rv_plan_options. */
+extern void ruv_make_plan(RuvIndexState *state, uint32 k, double region_work);
+extern void ruv_store_save_plan(RuvStore *store, RuvIndexState *state);
+extern void ruv_store_load_plan(RuvStore *store, RuvIndexState *state);
+/* False when the bytea is no sound plan. */
+extern bool ruv_plan_from_datum(Datum value, rv_plan *plan);
 
 /* ---- guard.c ------------------------------------------------------------------------------- */
 

@@ -197,7 +197,9 @@ make_rule(RuhnswScan *state)
 
     memset(rule, 0, sizeof(*rule));
     if (choice->mode == RV_SEARCH_ADAPTIVE) {
-        rule->window = ruhnsw_window(&state->graph, Max(choice->window, 1));
+        rule->window = choice->way == RV_WAY_STATIC
+                           ? (uint32)Max(choice->window, 1)
+                           : ruhnsw_window(&state->graph, Max(choice->window, 1));
         rule->slack = choice->slack;
         rule->ef = choice->ef_search;
         rule->max_distances = choice->max_distances;

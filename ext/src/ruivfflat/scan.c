@@ -133,7 +133,7 @@ make_rule(RuivfScan *state)
     rv_ivf_rule *rule = &state->rule;
 
     memset(rule, 0, sizeof(*rule));
-    if (choice->mode == RV_SEARCH_ADAPTIVE) {
+    if (choice->mode == RV_SEARCH_ADAPTIVE && choice->way != RV_WAY_STATIC) {
         rule->adaptive = true;
         rule->window = Max(choice->window, 1);
         rule->slack = choice->slack;
