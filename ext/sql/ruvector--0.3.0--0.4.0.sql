@@ -277,3 +277,33 @@ CREATE FUNCTION ruvector_auto_tune_undo(index regclass) RETURNS void
 
 COMMENT ON FUNCTION ruvector_auto_tune_undo(regclass) IS
     'gives an index the settings back that it had before it was last tuned';
+
+-- Recall and work of searches against a ground truth: a table with the columns query, of the searched
+-- column's type, and neighbours bigint[], primary keys of the true neighbours, nearest first.
+CREATE FUNCTION ruvector_benchmark_recall(table_name regclass, ground_truth_table regclass,
+                                          num_queries integer DEFAULT 1000,
+                                          k integer DEFAULT 10, OUT index regclass,
+                                          OUT setting text, OUT queries integer,
+                                          OUT recall double precision,
+                                          OUT recall_low double precision,
+                                          OUT recall_high double precision,
+                                          OUT least_recall double precision,
+                                          OUT distances double precision,
+                                          OUT latency_us double precision) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_benchmark_recall' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_benchmark_recall(regclass, regclass, integer, integer) IS
+    'measures recall and work of searches against a ground truth';
+
+CREATE FUNCTION ruvector_benchmark_latency(table_name regclass, num_queries integer DEFAULT 1000,
+                                           k integer DEFAULT 10,
+                                           percentiles double precision[]
+                                               DEFAULT '{0.5,0.95,0.99}',
+                                           OUT percentile double precision,
+                                           OUT latency_us double precision,
+                                           OUT distances double precision, OUT queries integer,
+                                           OUT measured_with text) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_benchmark_latency' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_benchmark_latency(regclass, integer, integer, double precision[]) IS
+    'measures quantiles of the time and the work of searches';

@@ -107,6 +107,10 @@ M.GUARDED = {
       guarded("owners", "refuses", "works", "ruvector_auto_tune('items_embedding')"),
    ["ruvector_auto_tune_undo(regclass)"] =
       guarded("owners", "refuses", "works", "ruvector_auto_tune_undo('items_embedding')"),
+   ["ruvector_benchmark_recall(regclass,regclass,integer,integer)"] =
+      guarded("readers", "works", "works", "ruvector_benchmark_recall('items', 'items')"),
+   ["ruvector_benchmark_latency(regclass,integer,integer,double precision[])"] =
+      guarded("readers", "works", "works", "ruvector_benchmark_latency('items')"),
    ["ruvector_reload_policies()"] =
       guarded("superusers", "works", "works", "ruvector_reload_policies()"),
 }
