@@ -307,3 +307,21 @@ CREATE FUNCTION ruvector_benchmark_latency(table_name regclass, num_queries inte
 
 COMMENT ON FUNCTION ruvector_benchmark_latency(regclass, integer, integer, double precision[]) IS
     'measures quantiles of the time and the work of searches';
+
+-- Where a column has both a ruhnsw and a ruivfflat index: which one the planner prefers for k rows
+-- under conditions that leave this share of the table, and why.
+CREATE FUNCTION ruvector_explain_selection("table" regclass, k integer DEFAULT 10,
+                                           selectivity double precision DEFAULT 1,
+                                           OUT index regclass, OUT method text,
+                                           OUT preferred boolean,
+                                           OUT predicted_cost double precision,
+                                           OUT planner_cost double precision,
+                                           OUT searches double precision,
+                                           OUT latency_us double precision,
+                                           OUT distances double precision,
+                                           OUT recall double precision, OUT reason text)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_explain_selection' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION ruvector_explain_selection(regclass, integer, double precision) IS
+    'which of two indexes on a column the planner prefers, and why';

@@ -16,6 +16,7 @@ bool ruv_adaptive_search;
 double ruv_target_recall;
 int ruv_iterative_scan;
 int ruv_max_scan_tuples;
+bool ruv_index_selection;
 bool ruv_learning_enabled;
 double ruv_learning_rate;
 int ruv_min_samples;
@@ -56,6 +57,9 @@ define_search_settings(void)
                              "Valid range is 0.5..1.0.", &ruv_target_recall, 0.95,
                              RUV_LEAST_TARGET_RECALL, 1.0, PGC_USERSET, 0, ruv_check_real_source,
                              ruv_assign_target_recall, NULL);
+    DefineCustomBoolVariable("ruvector.index_selection",
+                             "Choose between a ruhnsw and a ruivfflat index by learned costs.",
+                             NULL, &ruv_index_selection, true, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomEnumVariable("ruvector.iterative_scan",
                              "Whether a scan goes on when its first results are used up.", NULL,
                              &ruv_iterative_scan, RUV_ITERATIVE_RELAXED, iterative_scan_options,

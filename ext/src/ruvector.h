@@ -52,6 +52,7 @@ extern bool ruv_adaptive_search;       /* ruvector.adaptive_search */
 extern double ruv_target_recall;       /* ruvector.target_recall, 0.5..1 */
 extern int ruv_iterative_scan;         /* ruvector.iterative_scan (RuvIterativeScan) */
 extern int ruv_max_scan_tuples;        /* ruvector.max_scan_tuples */
+extern bool ruv_index_selection;       /* ruvector.index_selection */
 extern bool ruv_learning_enabled;      /* ruvector.learning_enabled (sighup) */
 extern double ruv_learning_rate;       /* ruvector.learning_rate */
 extern int ruv_min_samples;            /* ruvector.min_samples */

@@ -111,6 +111,8 @@ M.GUARDED = {
       guarded("readers", "works", "works", "ruvector_benchmark_recall('items', 'items')"),
    ["ruvector_benchmark_latency(regclass,integer,integer,double precision[])"] =
       guarded("readers", "works", "works", "ruvector_benchmark_latency('items')"),
+   ["ruvector_explain_selection(regclass,integer,double precision)"] =
+      guarded("monitors", "works", "works", "ruvector_explain_selection('items')"),
    ["ruvector_reload_policies()"] =
       guarded("superusers", "works", "works", "ruvector_reload_policies()"),
 }

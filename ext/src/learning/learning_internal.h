@@ -56,6 +56,14 @@ typedef struct RuvDatabaseSlot {
     char last_error[RUV_ERROR_TEXT];
 } RuvDatabaseSlot;
 
+/* Running means of the searches of an index for about so many rows: see costs.c. */
+#define RUV_COST_BUCKETS 12
+typedef struct RuvSearchCost {
+    pg_atomic_uint64 searches;
+    pg_atomic_uint64 latency;
+    pg_atomic_uint64 distances;
+} RuvSearchCost;
+
 /* One index that learns. */
 typedef struct RuvIndexSlot {
     Oid database; /* InvalidOid: free */
@@ -79,6 +87,9 @@ typedef struct RuvIndexSlot {
     pg_atomic_uint64 undistilled;  /* judged since the last distillation */
     pg_atomic_uint64 learning_us;  /* processor time */
     pg_atomic_uint64 failures;     /* rounds that ended with an error */
+    /* Learned costs for the planner, likewise: costs.c. */
+    pg_atomic_uint64 mean_recall; /* 0: unknown */
+    RuvSearchCost costs[RUV_COST_BUCKETS];
 } RuvIndexSlot;
 
 /* Cluster-wide counters of one kind of policy, on a cache line of their own. */
@@ -182,6 +193,15 @@ typedef struct RuvGuard {
 /* Lock-free; callable by everybody. */
 extern RuvGuard ruv_guard_read(const RuvIndexSlot *slot);
 extern const char *ruv_guard_reason_name(RuvGuardReason reason); /* NULL for RUV_GUARD_NONE */
+
+/* ---- costs.c ------------------------------------------------------------------------------- */
+
+/* At the start of the server. */
+extern void ruv_costs_init(RuvIndexSlot *slot);
+/* Forgets the learned costs of an index: it is new, or was rebuilt. */
+extern void ruv_costs_reset(RuvIndexSlot *slot);
+/* Adds a search to them. */
+extern void ruv_costs_observe(RuvIndexSlot *slot, const rv_trajectory *head);
 
 /* ---- publish.c ----------------------------------------------------------------------------- */
 

@@ -135,6 +135,7 @@ add_locked(Oid database, int database_slot, Oid table_oid, Oid index_oid)
     pg_atomic_write_u64(&slot->undistilled, 0);
     pg_atomic_write_u64(&slot->learning_us, 0);
     pg_atomic_write_u64(&slot->failures, 0);
+    ruv_costs_reset(slot);
     announce_registry_locked();
     return slot;
 }

@@ -119,6 +119,8 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
     state->last_drained = GetCurrentTimestamp();
     running_add(&state->running, head);
     ruv_totals_observe(state, head);
+    if (state->slot->index_oid == state->index_oid && head->index_epoch == state->identity.epoch)
+        ruv_costs_observe(state->slot, head);
     if (head->mode == RV_SEARCH_ADAPTIVE)
         state->adaptive_seen++;
     /* A query of a former build is as good a question as any; only its answer is out of date. More
@@ -146,6 +148,8 @@ ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
 
     ruv_forget_memory(state);
     ruv_certificate_forget(state);
+    if (state->slot->index_oid == state->index_oid)
+        ruv_costs_reset(state->slot);
     state->identity = *identity;
     state->has_plan = false;
     state->served_misses = state->predicted_misses = 0;
@@ -181,6 +185,7 @@ ruv_state_publish_figures(RuvIndexState *state)
     pg_atomic_write_u64(&slot->waiting,
                         (uint64)(list_length(state->candidates) + state->in_flight));
     pg_atomic_write_u64(&slot->undistilled, state->undistilled);
+    ruv_costs_publish_recall(state);
     pg_atomic_write_u64(&slot->learning_us, (uint64)(state->learning_seconds * 1e6));
 }
 

@@ -153,6 +153,7 @@ initialise_shared_memory(void)
         pg_atomic_init_u64(&ruv_shared->indexes[i].undistilled, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].learning_us, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].failures, 0);
+        ruv_costs_init(&ruv_shared->indexes[i]);
     }
     create_bank_area();
 }

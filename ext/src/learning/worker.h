@@ -291,6 +291,11 @@ extern void ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason);
 /* After a calibration: takes the widening back if there is enough evidence. */
 extern void ruv_guard_learned(RuvIndexState *state);
 
+/* ---- costs.c ------------------------------------------------------------------------------- */
+
+/* The mean recall of the checked searches, for the planner. */
+extern void ruv_costs_publish_recall(RuvIndexState *state);
+
 /* ---- certificate.c ------------------------------------------------------------------------- */
 
 /* Keeps the recall of a judged search if it counts for the certificate. */

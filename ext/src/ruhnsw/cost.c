@@ -29,15 +29,27 @@
 
 #define PAGES_PER_VISIT 0.02
 
-static RuhnswInfo
-read_info(const IndexOptInfo *info)
+RuvScanCost
+ruhnsw_scan_cost(Oid index_oid, double rows, Oid tablespace)
 {
-    Relation index = index_open(info->indexoid, NoLock);
-    RuhnswInfo meta;
+    Relation index = index_open(index_oid, NoLock);
+    RuvScanCost cost;
+    RuhnswInfo info;
+    double page_cost;
+    double visit_cost;
+    double descent;
 
-    ruhnsw_get_info(index, &meta);
+    ruhnsw_get_info(index, &info);
     index_close(index, NoLock);
-    return meta;
+    rows = Max(rows, 1.0);
+    get_tablespace_page_costs(tablespace, NULL, &page_cost);
+    visit_cost = page_cost * PAGES_PER_VISIT + cpu_index_tuple_cost + cpu_operator_cost;
+    descent = 2 * info.m * log(Max(rows, info.m)) / log(info.m);
+    cost.startup =
+        visit_cost *
+        Min(descent + (double)info.m * ruv_effective_ef_search(&info.identity.own), rows);
+    cost.total = cost.startup + rows * info.m * visit_cost;
+    return cost;
 }
 
 void
@@ -45,13 +57,7 @@ ruhnsw_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost
                      Cost *total_cost, Selectivity *selectivity, double *correlation, double *pages)
 {
     IndexOptInfo *info = path->indexinfo;
-    double rows = Max(info->tuples, 1.0);
-    double page_cost;
-    double visit_cost;
-    double descent;
-    double first;
-    RuhnswInfo meta;
-    double m;
+    RuvScanCost cost;
 
     *correlation = 0;
     if (path->indexorderbys == NIL) {
@@ -60,15 +66,10 @@ ruhnsw_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost
         *pages = 0;
         return;
     }
-    meta = read_info(info);
-    m = meta.m;
-    get_tablespace_page_costs(info->reltablespace, NULL, &page_cost);
-    visit_cost = page_cost * PAGES_PER_VISIT + cpu_index_tuple_cost + cpu_operator_cost;
-    descent = 2 * m * log(Max(rows, m)) / log(m);
-    first = Min(descent + m * ruv_effective_ef_search(&meta.identity.own), rows);
-
-    *startup_cost = first * visit_cost;
-    *total_cost = *startup_cost + rows * m * visit_cost;
+    cost = ruhnsw_scan_cost(info->indexoid, info->tuples, info->reltablespace);
+    ruv_select_index(root, path, &cost);
+    *startup_cost = cost.startup;
+    *total_cost = cost.total;
     *selectivity = 1.0;
-    *pages = Min(rows, (double)info->pages);
+    *pages = Min(Max(info->tuples, 1.0), (double)info->pages);
 }

@@ -6,6 +6,7 @@
 
 #include "ruvector.h"
 #include "learning.h"
+#include "selection.h"
 
 #include "nodes/execnodes.h"
 
@@ -41,6 +42,9 @@ extern int ruhnsw_probe(Relation index, const float *query, int k, int ef_search
  * the current memory context). NULL when it is not indexed: wrong dimension is an error, a zero
  * vector under cosine is not indexed. */
 extern const float *ruhnsw_prepare_value(const RuvIndexIdentity *identity, Datum value);
+
+/* cost.c: what the model says of an index that is locked. */
+extern RuvScanCost ruhnsw_scan_cost(Oid index_oid, double rows, Oid tablespace);
 
 /* verify.c: the findings of ruvector_index_verify about this index, as rows of (severity, block,
  * message). all_rows: every row of the table is looked up as well. */

@@ -25,15 +25,28 @@
 #include "utils/selfuncs.h"
 #include "utils/spccache.h"
 
-static RuivfInfo
-read_info(const IndexOptInfo *info)
+RuvScanCost
+ruivf_scan_cost(Oid index_oid, double rows, double pages, Oid tablespace)
 {
-    Relation index = index_open(info->indexoid, NoLock);
-    RuivfInfo meta;
+    Relation index = index_open(index_oid, NoLock);
+    RuvScanCost cost;
+    RuivfInfo info;
+    double page_cost;
+    double share;
+    double scan_cost;
+    double centres_cost;
 
-    ruivf_get_info(index, &meta);
+    ruivf_get_info(index, &info);
     index_close(index, NoLock);
-    return meta;
+    rows = Max(rows, 1.0);
+    share = Min(ruv_effective_probes(&info.identity.own) / (double)info.lists, 1.0);
+    get_tablespace_page_costs(tablespace, NULL, &page_cost);
+    scan_cost = pages * page_cost + rows * cpu_operator_cost;
+    centres_cost = info.lists * cpu_operator_cost;
+    cost.startup = centres_cost + share * scan_cost;
+    cost.total = centres_cost + scan_cost +
+                 rows * (cpu_index_tuple_cost + 2 * cpu_operator_cost * log2(Max(rows, 2)));
+    return cost;
 }
 
 void
@@ -41,13 +54,7 @@ ruivf_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost 
                     Cost *total_cost, Selectivity *selectivity, double *correlation, double *pages)
 {
     IndexOptInfo *info = path->indexinfo;
-    double rows = Max(info->tuples, 1.0);
-    double page_cost;
-    RuivfInfo meta;
-    double lists;
-    double share;
-    double scan_cost;
-    double centres_cost;
+    RuvScanCost cost;
 
     *correlation = 0;
     if (path->indexorderbys == NIL) {
@@ -56,16 +63,10 @@ ruivf_cost_estimate(PlannerInfo *root, IndexPath *path, double loop_count, Cost 
         *pages = 0;
         return;
     }
-    meta = read_info(info);
-    lists = meta.lists;
-    share = Min(ruv_effective_probes(&meta.identity.own) / lists, 1.0);
-    get_tablespace_page_costs(info->reltablespace, NULL, &page_cost);
-    scan_cost = info->pages * page_cost + rows * cpu_operator_cost;
-    centres_cost = lists * cpu_operator_cost;
-
-    *startup_cost = centres_cost + share * scan_cost;
-    *total_cost = centres_cost + scan_cost +
-                  rows * (cpu_index_tuple_cost + 2 * cpu_operator_cost * log2(Max(rows, 2)));
+    cost = ruivf_scan_cost(info->indexoid, info->tuples, info->pages, info->reltablespace);
+    ruv_select_index(root, path, &cost);
+    *startup_cost = cost.startup;
+    *total_cost = cost.total;
     *selectivity = 1.0;
     *pages = info->pages;
 }

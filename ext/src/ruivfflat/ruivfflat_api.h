@@ -6,6 +6,7 @@
 
 #include "ruvector.h"
 #include "learning.h"
+#include "selection.h"
 
 #include "nodes/execnodes.h"
 
@@ -32,6 +33,9 @@ extern int ruivf_search(Relation index, const float *query, int k, int rows, rv_
 /* A search of so many lists; *distances is what it took. */
 extern int ruivf_probe(Relation index, const float *query, int k, int probes, rv_hit *hits,
                        uint64 *distances);
+
+/* cost.c: what the model says of an index that is locked. */
+extern RuvScanCost ruivf_scan_cost(Oid index_oid, double rows, double pages, Oid tablespace);
 
 /* verify.c: the findings of ruvector_index_verify about this index, as rows of (severity, block,
  * message). table is NULL unless every row of it is to be looked up. */
