@@ -119,11 +119,95 @@ REVOKE ALL ON FUNCTION ruvector_reload_policies() FROM PUBLIC;
 COMMENT ON FUNCTION ruvector_reload_policies() IS
     'loads and tests the policy files, puts them in use, and returns their generation';
 
-CREATE FUNCTION ruvector_policies(OUT name text, OUT kind text, OUT version text, OUT file text,
-                                  OUT state text, OUT generation bigint, OUT calls bigint,
-                                  OUT failures bigint, OUT mean_us double precision,
+CREATE FUNCTION ruvector_policies(OUT policy text, OUT kind text, OUT name text, OUT version text,
+                                  OUT file text, OUT checksum text, OUT serves boolean,
+                                  OUT generation bigint, OUT calls bigint, OUT failures bigint,
+                                  OUT failures_by_cause jsonb, OUT mean_us double precision,
                                   OUT worst_us double precision, OUT description text)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'ruv_policies' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION ruvector_policies() IS 'policies in use, and how often they ran and failed';
+
+-- Which policy serves a table or, without one, the database, and which runs in the shadow: rows
+-- without an end. The others are the history.
+CREATE TABLE ruvector_policy_choices (
+    kind text NOT NULL,
+    table_id regclass,
+    role text NOT NULL CHECK (role IN ('serves', 'shadow')),
+    policy text NOT NULL,
+    since timestamptz NOT NULL,
+    chosen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    chosen_by name NOT NULL,
+    ended_at timestamptz,
+    ended_by name,
+    rolled_back boolean NOT NULL DEFAULT false
+);
+CREATE UNIQUE INDEX ruvector_policy_choices_present
+    ON ruvector_policy_choices (kind, role, (coalesce(table_id::oid, 0::oid)))
+    WHERE ended_at IS NULL;
+SELECT pg_catalog.pg_extension_config_dump('ruvector_policy_choices', '');
+COMMENT ON TABLE ruvector_policy_choices IS
+    'which policies serve and which run in the shadow, now (rows without an end) and before';
+
+-- What candidates in the shadow did; recall and distances are sums.
+CREATE TABLE ruvector_policy_shadows (
+    index_oid oid NOT NULL,
+    table_id regclass NOT NULL,
+    index_name name NOT NULL,
+    kind text NOT NULL,
+    policy text NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(),
+    calls bigint NOT NULL,
+    failures bigint NOT NULL,
+    missing bigint NOT NULL,
+    same bigint NOT NULL,
+    active_successes bigint NOT NULL,
+    candidate_successes bigint NOT NULL,
+    active_recall double precision NOT NULL,
+    candidate_recall double precision NOT NULL,
+    active_distances double precision NOT NULL,
+    candidate_distances double precision NOT NULL,
+    PRIMARY KEY (index_oid, kind, policy)
+);
+COMMENT ON TABLE ruvector_policy_shadows IS 'how candidate policies compared with those that serve';
+
+CREATE FUNCTION ruvector_set_policy("table" regclass, kind text, policy text) RETURNS void
+    AS 'MODULE_PATHNAME', 'ruv_set_policy' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION ruvector_set_policy(regclass, text, text) IS
+    'lets a policy of the directory serve a table; null: the one that serves the database';
+
+CREATE FUNCTION ruvector_shadow_policy(kind text, policy text, "table" regclass DEFAULT NULL)
+    RETURNS void
+    AS 'MODULE_PATHNAME', 'ruv_shadow_policy' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION ruvector_shadow_policy(text, text, regclass) FROM PUBLIC;
+COMMENT ON FUNCTION ruvector_shadow_policy(text, text, regclass) IS
+    'runs a policy beside the one that serves, without effect; null: no longer';
+
+CREATE FUNCTION ruvector_promote_policy(kind text, policy text DEFAULT NULL,
+                                        "table" regclass DEFAULT NULL) RETURNS text
+    AS 'MODULE_PATHNAME', 'ruv_promote_policy' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION ruvector_promote_policy(text, text, regclass) FROM PUBLIC;
+COMMENT ON FUNCTION ruvector_promote_policy(text, text, regclass) IS
+    'lets a policy, or the one in the shadow, serve from now on';
+
+CREATE FUNCTION ruvector_rollback_policy(kind text, "table" regclass DEFAULT NULL) RETURNS text
+    AS 'MODULE_PATHNAME', 'ruv_rollback_policy' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION ruvector_rollback_policy(text, regclass) FROM PUBLIC;
+COMMENT ON FUNCTION ruvector_rollback_policy(text, regclass) IS
+    'goes back to the policy that served before, and returns it';
+
+CREATE FUNCTION ruvector_shadow_report(OUT kind text, OUT index regclass, OUT candidate text,
+                                       OUT running boolean, OUT since timestamptz,
+                                       OUT calls bigint, OUT failures bigint, OUT missing bigint,
+                                       OUT same bigint, OUT different bigint,
+                                       OUT active_successes bigint, OUT candidate_successes bigint,
+                                       OUT active_recall double precision,
+                                       OUT candidate_recall double precision,
+                                       OUT active_distances double precision,
+                                       OUT candidate_distances double precision)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_shadow_report' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION ruvector_shadow_report() FROM PUBLIC;
+COMMENT ON FUNCTION ruvector_shadow_report() IS
+    'how candidates in the shadow compare with the policies that serve';

@@ -174,8 +174,7 @@ fill_info(const rv_policy *policy, rv_policy_kind kind, const rv_counters *count
 static int
 default_policy(const rv_host *host, rv_policy_kind kind)
 {
-    return host->serving == NULL ? -1
-                                 : rv_serving_find(host->serving, kind, rv_policy_kind_name(kind));
+    return host->serving == NULL ? -1 : host->serving->defaults[kind];
 }
 
 void
@@ -208,11 +207,21 @@ rv_host_use(rv_host *host, rv_policy_kind kind, const char *id)
 
     if (serving == NULL)
         return id == NULL ? RV_HOST_OK : RV_HOST_MISSING;
+    if (id == NULL && serving->used[kind] == serving->defaults[kind])
+        return RV_HOST_OK;
     if (serving->used[kind] >= 0 && id != NULL && strcmp(serving->policies[kind].id, id) == 0)
         return RV_HOST_OK;
     which = id == NULL ? -1 : rv_serving_find(serving, kind, id);
     rv_serving_use(serving, kind, which >= 0 ? which : default_policy(host, kind));
     return which >= 0 || id == NULL ? RV_HOST_OK : RV_HOST_MISSING;
+}
+
+const char *
+rv_host_used(const rv_host *host, rv_policy_kind kind)
+{
+    const rv_policy *policy = loaded_policy(host, kind);
+
+    return policy != NULL ? policy->id : NULL;
 }
 
 void

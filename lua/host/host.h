@@ -108,6 +108,9 @@ void rv_host_policy(const rv_host *host, uint32_t which, rv_policy_info *info);
  */
 rv_host_cause rv_host_use(rv_host *host, rv_policy_kind kind, const char *id);
 
+/* The id of the policy that serves a kind now; NULL: the built-in. Valid until the next load. */
+const char *rv_host_used(const rv_host *host, rv_policy_kind kind);
+
 /* What the last call cost: instructions, and bytes allocated by the Lua state. Instructions are
  * counted one by one, which takes time, only while counting is on. */
 typedef struct rv_host_cost {

@@ -149,6 +149,7 @@ typedef struct rv_serving {
     uint32_t loaded_count;
     rv_policy loaded[RV_POLICY_MAX_FILES];
     rv_counters counters[RV_POLICY_MAX_FILES]; /* of each loaded policy */
+    int defaults[RV_POLICY_KINDS];             /* which of them serves by default; -1: none */
     int used[RV_POLICY_KINDS];                 /* which of them serves each kind; -1: none */
     rv_policy policies[RV_POLICY_KINDS];       /* these: copies that share text and references */
     int interpolate_arguments;                 /* registry references, see interpolation.c */

@@ -306,10 +306,12 @@ rv_serving_find(const rv_serving *serving, rv_policy_kind kind, const char *id)
 static void
 use_defaults(rv_serving *serving)
 {
-    for (int kind = 0; kind < RV_POLICY_KINDS; kind++)
-        rv_serving_use(serving, (rv_policy_kind)kind,
-                       rv_serving_find(serving, (rv_policy_kind)kind,
-                                       rv_policy_kind_name((rv_policy_kind)kind)));
+    for (int i = 0; i < RV_POLICY_KINDS; i++) {
+        rv_policy_kind kind = (rv_policy_kind)i;
+
+        serving->defaults[kind] = rv_serving_find(serving, kind, rv_policy_kind_name(kind));
+        rv_serving_use(serving, kind, serving->defaults[kind]);
+    }
 }
 
 static rv_sandbox *

@@ -113,6 +113,16 @@ M.GUARDED = {
       guarded("readers", "works", "works", "ruvector_benchmark_latency('items')"),
    ["ruvector_explain_selection(regclass,integer,double precision)"] =
       guarded("monitors", "works", "works", "ruvector_explain_selection('items')"),
+   ["ruvector_set_policy(regclass,text,text)"] =
+      guarded("owners", "refuses", "refuses", "ruvector_set_policy('items', 'verdict', 'verdict')"),
+   ["ruvector_shadow_policy(text,text,regclass)"] =
+      guarded("superusers", "refuses", "refuses", "ruvector_shadow_policy('verdict', 'verdict')"),
+   ["ruvector_promote_policy(text,text,regclass)"] =
+      guarded("superusers", "refuses", "refuses", "ruvector_promote_policy('verdict', 'verdict')"),
+   ["ruvector_rollback_policy(text,regclass)"] =
+      guarded("superusers", "refuses", "refuses", "ruvector_rollback_policy('verdict')"),
+   ["ruvector_shadow_report()"] =
+      guarded("superusers", "works", "works", "ruvector_shadow_report()"),
    ["ruvector_reload_policies()"] =
       guarded("superusers", "works", "works", "ruvector_reload_policies()"),
 }
@@ -129,6 +139,8 @@ M.RELATIONS = {
    ruvector_tunings = "private",
    ruvector_search_plans = "private",
    ruvector_policy_state = "private",
+   ruvector_policy_choices = "private",
+   ruvector_policy_shadows = "private",
    ruvector_recall_checks = "private",
    ruvector_trajectories = "readable",
 }

@@ -297,6 +297,8 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
     RuvFormerUser former;
 
     ruv_become_owner(table, &former);
+    ruv_policy_use(&state->slot->policies);
+    ruv_policy_shadow(&state->shadow);
     ruv_index_identity(index, &identity);
     if (ruv_privacy_due(state))
         ruv_privacy_start_over(state, &identity);
@@ -320,6 +322,7 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
         ruv_consolidate(state);
         state->consolidated = now;
     }
+    ruv_policy_shadow(NULL);
     ruv_resume_user(&former);
 }
 
@@ -334,6 +337,7 @@ save(RuvIndexState *state, bool patterns)
     ruv_store_save_samples(&store, state);
     ruv_feedback_save(&store, state);
     ruv_certificate_save(&store, state);
+    ruv_shadow_save(&store, state);
     if (patterns)
         ruv_store_save_patterns(&store, state);
     ruv_privacy_erase(&store, state);
@@ -361,6 +365,7 @@ mark_stored(RuvIndexState *state)
         sample->hits = NULL;
     }
     ruv_feedback_saved(state);
+    ruv_shadow_saved(state);
 }
 
 bool

@@ -4,7 +4,8 @@
  *   shmem.c      layout, start-up and the lock table of the shared memory
  *   registry.c   which indexes learn: slots in shared memory, looked up once per backend
  *   publish.c    banks in shared memory: written by the worker, copied by backends
- *   policy.c     the one gateway to the policy host
+ *   policy.c     the one gateway to the policy host; policy_choice.c which policy serves an index;
+ *                shadow.c candidates beside the serving ones
  *   optimizer.c  ruv_choose: how to search
  *   guard.c      more effort at once while what was learned may not hold
  *   capture.c    ruv_capture: what happened
@@ -63,6 +64,12 @@ typedef struct RuvSearchCost {
     pg_atomic_uint64 latency;
     pg_atomic_uint64 distances;
 } RuvSearchCost;
+#define RUV_POLICY_ID 64
+
+/* A policy for each kind, by the name of its file; "": the default one. */
+typedef struct RuvPolicyNames {
+    char id[RV_POLICY_KINDS][RUV_POLICY_ID];
+} RuvPolicyNames;
 
 /* One index that learns. */
 typedef struct RuvIndexSlot {
@@ -81,6 +88,7 @@ typedef struct RuvIndexSlot {
     pg_atomic_uint64 guard;         /* RuvGuard, packed; 0: none. See guard.c */
     pg_atomic_uint64 bank_revision; /* counts the changes by sessions (bank_edit.h) */
     char last_error[RUV_ERROR_TEXT];
+    RuvPolicyNames policies; /* that serve it */
     /* Live figures, written by the worker, read without the lock. */
     pg_atomic_uint64 trajectories; /* drained, since learning was enabled */
     pg_atomic_uint64 waiting;      /* sampled, not yet judged */
@@ -92,15 +100,19 @@ typedef struct RuvIndexSlot {
     RuvSearchCost costs[RUV_COST_BUCKETS];
 } RuvIndexSlot;
 
-/* Cluster-wide counters of one kind of policy, on a cache line of their own. */
+/* Cluster-wide counters of one kind of policy, or of one policy, on a cache line of their own. */
 typedef struct RuvPolicyCounters {
+    pg_atomic_uint64 key; /* of one policy: a hash of kind and name; 0: free */
     pg_atomic_uint64 calls;
-    pg_atomic_uint64 failures;
     pg_atomic_uint64 total_ns;
     pg_atomic_uint64 worst_ns;
     pg_atomic_uint64 logged; /* bit per cause that was logged since the last reload */
-    char padding[PG_CACHE_LINE_SIZE - 5 * sizeof(pg_atomic_uint64)];
+    pg_atomic_uint64 failures[RV_HOST_CAUSES];
+    char padding[PG_CACHE_LINE_SIZE - (5 + RV_HOST_CAUSES) * sizeof(pg_atomic_uint64)];
 } RuvPolicyCounters;
+
+/* Policies that have counters of their own; twice what a directory may hold. */
+#define RUV_NAMED_POLICIES 128
 
 typedef struct RuvShared {
     LWLock *lock;
@@ -115,6 +127,7 @@ typedef struct RuvShared {
     pg_atomic_uint64 registry_generation; /* changes whenever a slot comes or goes */
     pg_atomic_uint64 policy_generation;   /* changes with every accepted reload */
     RuvPolicyCounters policies[RV_POLICY_KINDS];
+    RuvPolicyCounters named_policies[RUV_NAMED_POLICIES];
     RuvIndexSlot indexes[RUV_MAX_INDEXES];
     RuvDatabaseSlot databases[FLEXIBLE_ARRAY_MEMBER];
 } RuvShared;
@@ -132,6 +145,7 @@ typedef struct RuvIndexCache {
     Oid index_oid;
     uint64 registry_generation; /* when it was resolved; 0: never */
     RuvIndexSlot *slot;         /* NULL: the index does not learn */
+    RuvPolicyNames policies;    /* that serve it */
     rv_ring *ring;
     uint64 bank_generation; /* of the copy below */
     char *bank;             /* NULL: none */
@@ -160,6 +174,8 @@ extern void ruv_database_set_error(int slot, const char *message);
 extern RuvIndexSlot *ruv_registry_add(Oid database, int database_slot, Oid table_oid,
                                       Oid index_oid);
 extern RuvIndexSlot *ruv_registry_find(Oid database, Oid index_oid);
+/* The policies that serve an index; sessions see it when they next resolve the index. */
+extern void ruv_registry_set_policies(RuvIndexSlot *slot, const RuvPolicyNames *policies);
 /* Forgets the slots of a database for which keep returns false (keep NULL: all of them). */
 typedef bool (*ruv_registry_keep_fn)(void *ctx, Oid table_oid, Oid index_oid);
 extern void ruv_registry_forget(Oid database, ruv_registry_keep_fn keep, void *ctx);
@@ -222,6 +238,13 @@ extern bool ruv_fetch_bank(RuvIndexCache *cache);
 /* The host of this process, at the shared generation; NULL when memory is short. */
 extern rv_host *ruv_policy_host(void);
 
+/* The policies that serve the calls that follow, until the next use: those of an index. NULL: the
+ * default ones. The names must stay valid. */
+extern void ruv_policy_use(const RuvPolicyNames *names);
+/* Candidates that run beside them; NULL: none. The worker only. */
+struct RuvShadow;
+extern void ruv_policy_shadow(struct RuvShadow *shadow);
+
 extern rv_host_cause ruv_policy_interpolate(const rv_interpolate_input *in, rv_interpolation *out);
 extern rv_host_cause ruv_policy_judge(const rv_judge_input *in, rv_judgement *out);
 extern rv_host_cause ruv_policy_distill(const rv_allocator *allocator, const rv_distill_input *in,
@@ -248,10 +271,12 @@ extern int64 ruv_policy_generation(void);
 typedef struct RuvPolicyFigures {
     uint64 calls;
     uint64 failures;
+    uint64 by_cause[RV_HOST_CAUSES];
     double mean_us;
     double worst_us;
 } RuvPolicyFigures;
-extern RuvPolicyFigures ruv_policy_figures(rv_policy_kind kind);
+/* id NULL: of all policies of the kind, the built-in included. */
+extern RuvPolicyFigures ruv_policy_figures(rv_policy_kind kind, const char *id);
 
 /* ---- capture.c ----------------------------------------------------------------------------- */
 

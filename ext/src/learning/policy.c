@@ -13,7 +13,9 @@
  * The counters that ruvector_policies() shows are the cluster's, in shared memory; without
  * preloading they are this process's.
  */
-#include "learning/learning_internal.h"
+#include "learning/worker.h"
+
+#include "common/hashfn.h"
 
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -25,6 +27,8 @@ static MemoryContext host_context = NULL;
 static uint64 host_generation = 0;
 static rv_host_failure unlogged_failure;
 static bool has_unlogged_failure = false;
+static const RuvPolicyNames *serving_names = NULL; /* see ruv_policy_use */
+static RuvShadow *shadow = NULL;
 
 static uint64
 shared_generation(void)
@@ -157,55 +161,150 @@ ruv_policy_announce(void)
         return;
     for (int i = 0; i < RV_POLICY_KINDS; i++)
         pg_atomic_write_u64(&ruv_shared->policies[i].logged, 0);
+    for (int i = 0; i < RUV_NAMED_POLICIES; i++)
+        pg_atomic_write_u64(&ruv_shared->named_policies[i].logged, 0);
     host_generation = pg_atomic_add_fetch_u64(&ruv_shared->policy_generation, 1);
 }
 
+/* ---- counters ------------------------------------------------------------------------------ */
+
+/* The counters of one policy, found by a hash of its kind and name; NULL: as many others have some.
+ * Slots are taken once and for all, so that a search finds its own without a lock. */
+static RuvPolicyCounters *
+named_counters(rv_policy_kind kind, const char *id)
+{
+    uint64 key = hash_bytes_extended((const unsigned char *)id, (int)strlen(id), kind) | 1;
+
+    for (int probe = 0; probe < RUV_NAMED_POLICIES; probe++) {
+        RuvPolicyCounters *counters =
+            &ruv_shared->named_policies[(key / 2 + probe) % RUV_NAMED_POLICIES];
+        uint64 found = pg_atomic_read_u64(&counters->key);
+
+        if (found == key)
+            return counters;
+        if (found == 0 && pg_atomic_compare_exchange_u64(&counters->key, &found, key))
+            return counters;
+        if (found == key)
+            return counters;
+    }
+    return NULL;
+}
+
+static void
+count_call(RuvPolicyCounters *counters, rv_host_cause cause, uint64 ns)
+{
+    uint64 worst = pg_atomic_read_u64(&counters->worst_ns);
+
+    pg_atomic_fetch_add_u64(&counters->calls, 1);
+    pg_atomic_fetch_add_u64(&counters->total_ns, ns);
+    if (cause != RV_HOST_OK && cause != RV_HOST_MISSING)
+        pg_atomic_fetch_add_u64(&counters->failures[cause], 1);
+    while (ns > worst && !pg_atomic_compare_exchange_u64(&counters->worst_ns, &worst, ns))
+        ;
+}
+
+static void
+figures_of_counters(RuvPolicyCounters *counters, RuvPolicyFigures *figures)
+{
+    figures->calls = pg_atomic_read_u64(&counters->calls);
+    figures->worst_us = pg_atomic_read_u64(&counters->worst_ns) / 1e3;
+    if (figures->calls > 0)
+        figures->mean_us = pg_atomic_read_u64(&counters->total_ns) / 1e3 / figures->calls;
+    for (int cause = 0; cause < RV_HOST_CAUSES; cause++) {
+        figures->by_cause[cause] = pg_atomic_read_u64(&counters->failures[cause]);
+        figures->failures += figures->by_cause[cause];
+    }
+}
+
+static void
+figures_of_host(rv_policy_kind kind, const char *id, RuvPolicyFigures *figures)
+{
+    rv_policy_info info;
+
+    if (id == NULL)
+        rv_host_info(host, kind, &info);
+    for (uint32 i = 0; id != NULL && i < rv_host_policy_count(host); i++) {
+        rv_host_policy(host, i, &info);
+        if (info.kind == kind && strcmp(info.id, id) == 0)
+            break;
+    }
+    figures->calls = info.calls;
+    figures->failures = info.failures;
+    for (int cause = 0; cause < RV_HOST_CAUSES; cause++)
+        figures->by_cause[cause] = info.failures_by_cause[cause];
+    figures->mean_us = info.mean_us;
+    figures->worst_us = info.worst_us;
+}
+
 RuvPolicyFigures
-ruv_policy_figures(rv_policy_kind kind)
+ruv_policy_figures(rv_policy_kind kind, const char *id)
 {
     RuvPolicyFigures figures = {0};
+    RuvPolicyCounters *counters;
 
-    if (ruv_shared != NULL) {
-        RuvPolicyCounters *counters = &ruv_shared->policies[kind];
-
-        figures.calls = pg_atomic_read_u64(&counters->calls);
-        figures.failures = pg_atomic_read_u64(&counters->failures);
-        figures.worst_us = pg_atomic_read_u64(&counters->worst_ns) / 1e3;
-        if (figures.calls > 0)
-            figures.mean_us = pg_atomic_read_u64(&counters->total_ns) / 1e3 / figures.calls;
-    } else if (host != NULL) {
-        rv_policy_info info;
-
-        rv_host_info(host, kind, &info);
-        figures.calls = info.calls;
-        figures.failures = info.failures;
-        figures.mean_us = info.mean_us;
-        figures.worst_us = info.worst_us;
+    if (ruv_shared == NULL) {
+        if (host != NULL)
+            figures_of_host(kind, id, &figures);
+        return figures;
     }
+    counters = id == NULL ? &ruv_shared->policies[kind] : named_counters(kind, id);
+    if (counters != NULL)
+        figures_of_counters(counters, &figures);
     return figures;
+}
+
+/* ---- which policy -------------------------------------------------------------------------- */
+
+void
+ruv_policy_use(const RuvPolicyNames *names)
+{
+    serving_names = names;
+}
+
+void
+ruv_policy_shadow(RuvShadow *candidates)
+{
+    shadow = candidates;
+}
+
+/* Lets the chosen policy serve. One that is not there any more is reported, once per reload in the
+ * whole cluster; then the default one serves. */
+static void
+use_chosen(rv_host *serving, rv_policy_kind kind)
+{
+    const char *id = serving_names == NULL ? "" : serving_names->id[kind];
+    RuvPolicyCounters *counters;
+
+    if (rv_host_use(serving, kind, id[0] == '\0' ? NULL : id) == RV_HOST_OK)
+        return;
+    counters = ruv_shared == NULL ? NULL : named_counters(kind, id);
+    if (counters != NULL &&
+        (pg_atomic_fetch_or_u64(&counters->logged, UINT64CONST(1) << RV_HOST_MISSING) &
+         (UINT64CONST(1) << RV_HOST_MISSING)))
+        return;
+    ereport(LOG,
+            (errmsg("the %s policy \"%s\" is not in the policy directory, the default one serves",
+                    rv_policy_kind_name(kind), id),
+             errhint("The directory is \"%s\".", ruv_policy_directory_path())));
 }
 
 /* ---- calls --------------------------------------------------------------------------------- */
 
 static void
-finish_call(rv_policy_kind kind, rv_host_cause cause, instr_time started)
+finish_call(rv_host *serving, rv_policy_kind kind, rv_host_cause cause, instr_time started)
 {
     if (ruv_shared != NULL) {
-        RuvPolicyCounters *counters = &ruv_shared->policies[kind];
+        const char *id = rv_host_used(serving, kind);
+        RuvPolicyCounters *own = id == NULL ? NULL : named_counters(kind, id);
         instr_time ended;
         uint64 ns;
-        uint64 worst;
 
         INSTR_TIME_SET_CURRENT(ended);
         INSTR_TIME_SUBTRACT(ended, started);
         ns = (uint64)(INSTR_TIME_GET_DOUBLE(ended) * 1e9);
-        pg_atomic_fetch_add_u64(&counters->calls, 1);
-        pg_atomic_fetch_add_u64(&counters->total_ns, ns);
-        if (cause != RV_HOST_OK && cause != RV_HOST_MISSING)
-            pg_atomic_fetch_add_u64(&counters->failures, 1);
-        worst = pg_atomic_read_u64(&counters->worst_ns);
-        while (ns > worst && !pg_atomic_compare_exchange_u64(&counters->worst_ns, &worst, ns))
-            ;
+        count_call(&ruv_shared->policies[kind], cause, ns);
+        if (own != NULL)
+            count_call(own, cause, ns);
     }
     log_failure();
 }
@@ -224,9 +323,10 @@ ruv_policy_interpolate(const rv_interpolate_input *in, rv_interpolation *out)
         out->probes = in->defaults.probes;
         return RV_HOST_MEMORY;
     }
+    use_chosen(serving, RV_POLICY_INTERPOLATION);
     INSTR_TIME_SET_CURRENT(started);
     cause = rv_host_interpolate(serving, in, out, &failure);
-    finish_call(RV_POLICY_INTERPOLATION, cause, started);
+    finish_call(serving, RV_POLICY_INTERPOLATION, cause, started);
     return cause;
 }
 
@@ -249,9 +349,11 @@ ruv_policy_judge(const rv_judge_input *in, rv_judgement *out)
     rv_host_cause cause;
     instr_time started;
 
+    use_chosen(serving, RV_POLICY_VERDICT);
     INSTR_TIME_SET_CURRENT(started);
     cause = rv_host_judge(serving, in, out, &failure);
-    finish_call(RV_POLICY_VERDICT, cause, started);
+    finish_call(serving, RV_POLICY_VERDICT, cause, started);
+    ruv_shadow_judge(shadow, serving, in, out);
     CHECK_FOR_INTERRUPTS();
     return cause;
 }
@@ -265,9 +367,11 @@ ruv_policy_distill(const rv_allocator *allocator, const rv_distill_input *in,
     rv_host_cause cause;
     instr_time started;
 
+    use_chosen(serving, RV_POLICY_DISTILLATION);
     INSTR_TIME_SET_CURRENT(started);
     cause = rv_host_distill(serving, allocator, in, out, &failure);
-    finish_call(RV_POLICY_DISTILLATION, cause, started);
+    finish_call(serving, RV_POLICY_DISTILLATION, cause, started);
+    ruv_shadow_distill(shadow, serving, allocator, in, out);
     CHECK_FOR_INTERRUPTS();
     return cause;
 }
@@ -314,8 +418,8 @@ finish_retention(rv_host *serving, uint64 failures_before, instr_time started)
     rv_policy_info info;
 
     rv_host_info(serving, RV_POLICY_RETENTION, &info);
-    finish_call(RV_POLICY_RETENTION, info.failures > failures_before ? RV_HOST_ERROR : RV_HOST_OK,
-                started);
+    finish_call(serving, RV_POLICY_RETENTION,
+                info.failures > failures_before ? RV_HOST_ERROR : RV_HOST_OK, started);
 }
 
 rv_status
@@ -328,6 +432,7 @@ ruv_policy_merge(void *ctx, const rv_pattern *a, const float *a_centroid, const 
     instr_time started;
     rv_status status;
 
+    use_chosen(serving, RV_POLICY_RETENTION);
     rv_host_info(serving, RV_POLICY_RETENTION, &before);
     INSTR_TIME_SET_CURRENT(started);
     status =
@@ -344,9 +449,11 @@ ruv_policy_keep(void *ctx, const rv_pattern *pattern)
     instr_time started;
     bool keep;
 
+    use_chosen(keep_context.host, RV_POLICY_RETENTION);
     rv_host_info(keep_context.host, RV_POLICY_RETENTION, &before);
     INSTR_TIME_SET_CURRENT(started);
     keep = rv_host_keep(&keep_context, pattern);
     finish_retention(keep_context.host, before.failures, started);
+    ruv_shadow_keep(shadow, keep_context.host, keep_context.now_us, pattern, keep);
     return keep;
 }

@@ -53,6 +53,8 @@ cache_resolve(RuvIndexCache *entry, Oid index_oid, uint64 generation)
     entry->ring = NULL;
     LWLockAcquire(ruv_shared->lock, LW_SHARED);
     entry->slot = ruv_registry_find(MyDatabaseId, index_oid);
+    if (entry->slot != NULL)
+        entry->policies = entry->slot->policies;
     if (entry->slot != NULL && ruv_shared->databases[entry->slot->database_slot].ring_ready)
         entry->ring = ruv_shared_ring(entry->slot->database_slot);
     LWLockRelease(ruv_shared->lock);
@@ -129,6 +131,7 @@ add_locked(Oid database, int database_slot, Oid table_oid, Oid index_oid)
     pg_atomic_fetch_add_u64(&slot->bank_revision, 1);
     slot->last_learned = 0;
     slot->last_error[0] = '\0';
+    memset(&slot->policies, 0, sizeof(slot->policies));
     pg_atomic_write_u64(&slot->guard, 0);
     pg_atomic_write_u64(&slot->trajectories, 0);
     pg_atomic_write_u64(&slot->waiting, 0);
@@ -149,6 +152,17 @@ ruv_registry_add(Oid database, int database_slot, Oid table_oid, Oid index_oid)
     slot = add_locked(database, database_slot, table_oid, index_oid);
     LWLockRelease(ruv_shared->lock);
     return slot;
+}
+
+void
+ruv_registry_set_policies(RuvIndexSlot *slot, const RuvPolicyNames *policies)
+{
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    if (memcmp(&slot->policies, policies, sizeof(*policies)) != 0) {
+        slot->policies = *policies;
+        announce_registry_locked();
+    }
+    LWLockRelease(ruv_shared->lock);
 }
 
 static void

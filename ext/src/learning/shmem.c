@@ -124,6 +124,18 @@ create_bank_area(void)
 }
 
 static void
+init_policy_counters(RuvPolicyCounters *counters)
+{
+    pg_atomic_init_u64(&counters->key, 0);
+    pg_atomic_init_u64(&counters->calls, 0);
+    pg_atomic_init_u64(&counters->total_ns, 0);
+    pg_atomic_init_u64(&counters->worst_ns, 0);
+    pg_atomic_init_u64(&counters->logged, 0);
+    for (int cause = 0; cause < RV_HOST_CAUSES; cause++)
+        pg_atomic_init_u64(&counters->failures[cause], 0);
+}
+
+static void
 initialise_shared_memory(void)
 {
     memset(ruv_shared, 0, control_bytes());
@@ -137,13 +149,10 @@ initialise_shared_memory(void)
     pg_atomic_init_u64(&ruv_shared->sessions, 0);
     pg_atomic_init_u64(&ruv_shared->registry_generation, 1);
     pg_atomic_init_u64(&ruv_shared->policy_generation, 1);
-    for (int i = 0; i < RV_POLICY_KINDS; i++) {
-        pg_atomic_init_u64(&ruv_shared->policies[i].calls, 0);
-        pg_atomic_init_u64(&ruv_shared->policies[i].failures, 0);
-        pg_atomic_init_u64(&ruv_shared->policies[i].total_ns, 0);
-        pg_atomic_init_u64(&ruv_shared->policies[i].worst_ns, 0);
-        pg_atomic_init_u64(&ruv_shared->policies[i].logged, 0);
-    }
+    for (int i = 0; i < RV_POLICY_KINDS; i++)
+        init_policy_counters(&ruv_shared->policies[i]);
+    for (int i = 0; i < RUV_NAMED_POLICIES; i++)
+        init_policy_counters(&ruv_shared->named_policies[i]);
     for (int i = 0; i < RUV_MAX_INDEXES; i++) {
         pg_atomic_init_u64(&ruv_shared->indexes[i].bank_generation, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].guard, 0);

@@ -85,6 +85,13 @@ open_own_table(Oid table_oid)
     return table;
 }
 
+Oid
+ruv_own_table(Oid table_oid)
+{
+    relation_close(open_own_table(table_oid), NoLock);
+    return table_oid;
+}
+
 void
 ruv_require_primary(void)
 {

@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/tuplestore.h"
 
 PG_FUNCTION_INFO_V1(ruv_reload_policies);
@@ -65,9 +66,6 @@ ruv_reload_policies(PG_FUNCTION_ARGS)
     rv_host_failure failure;
     RuvStore store;
 
-    if (!superuser())
-        ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-                        errmsg("only a superuser may reload the policies")));
     if (ruv_policy_reload(&failure) != RV_HOST_OK)
         fail_reload(&failure);
     ruv_policy_announce();
@@ -90,34 +88,85 @@ shown_file(const char *path)
     return slash + 1;
 }
 
-#define POLICIES_COLUMNS 11
+/* "ok" and "missing" are no failures. */
+static Datum
+causes_json(const RuvPolicyFigures *figures)
+{
+    StringInfoData text;
+
+    initStringInfo(&text);
+    for (int cause = 0; cause < RV_HOST_CAUSES; cause++)
+        if (figures->by_cause[cause] > 0)
+            appendStringInfo(&text, "%s\"%s\": " UINT64_FORMAT, text.len > 0 ? ", " : "",
+                             rv_host_cause_name((rv_host_cause)cause), figures->by_cause[cause]);
+    return DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{%s}", text.data)));
+}
+
+/* SHA-256 in hexadecimal, as sha256sum prints it for the file. */
+static Datum
+checksum(const rv_policy_info *info)
+{
+    bytea *source = palloc(VARHDRSZ + info->source_size);
+    Datum digest;
+
+    SET_VARSIZE(source, VARHDRSZ + info->source_size);
+    memcpy(VARDATA(source), info->source, info->source_size);
+    digest = DirectFunctionCall1(sha256_bytea, PointerGetDatum(source));
+    return DirectFunctionCall2(binary_encode, digest, CStringGetTextDatum("hex"));
+}
+
+#define POLICIES_COLUMNS 14
 
 static void
-put_policy(Tuplestorestate *rows, TupleDesc descriptor, rv_policy_kind kind)
+put_policy(Tuplestorestate *rows, TupleDesc descriptor, const rv_policy_info *info, bool serves)
 {
-    RuvPolicyFigures figures = ruv_policy_figures(kind);
+    bool built_in = info->source == NULL;
+    RuvPolicyFigures figures = ruv_policy_figures(info->kind, built_in ? NULL : info->id);
     Datum values[POLICIES_COLUMNS];
     bool nulls[POLICIES_COLUMNS] = {false};
-    rv_policy_info info;
-    bool built_in;
     int i = 0;
 
-    rv_host_info(ruv_policy_host(), kind, &info);
-    built_in = info.file[0] == '\0';
-    values[i++] = CStringGetTextDatum(info.name);
-    values[i++] = CStringGetTextDatum(rv_policy_kind_name(kind));
-    values[i++] = CStringGetTextDatum(info.version);
-    values[i] = CStringGetTextDatum(shown_file(info.file));
+    values[i++] = CStringGetTextDatum(info->id);
+    values[i++] = CStringGetTextDatum(rv_policy_kind_name(info->kind));
+    values[i++] = CStringGetTextDatum(info->name);
+    values[i++] = CStringGetTextDatum(info->version);
+    values[i] = CStringGetTextDatum(shown_file(info->file));
     nulls[i++] = built_in;
-    values[i++] = CStringGetTextDatum(built_in ? "built-in" : "loaded");
+    values[i] = built_in ? (Datum)0 : checksum(info);
+    nulls[i++] = built_in;
+    values[i++] = BoolGetDatum(serves);
     values[i++] = Int64GetDatum(ruv_policy_generation());
     values[i++] = Int64GetDatum((int64)figures.calls);
     values[i++] = Int64GetDatum((int64)figures.failures);
+    values[i++] = causes_json(&figures);
     values[i++] = Float8GetDatum(figures.mean_us);
     values[i++] = Float8GetDatum(figures.worst_us);
-    values[i++] = CStringGetTextDatum(info.describe);
+    values[i++] = CStringGetTextDatum(info->describe);
     Assert(i == POLICIES_COLUMNS);
     tuplestore_putvalues(rows, descriptor, values, nulls);
+}
+
+/* The policies of one kind: the built-in where it serves by default, then what was loaded. */
+static void
+put_kind(Tuplestorestate *rows, TupleDesc descriptor, rv_policy_kind kind, const char *chosen)
+{
+    rv_host *host = ruv_policy_host();
+    const char *serving = rv_policy_kind_name(kind);
+    rv_policy_info info;
+
+    for (uint32 i = 0; i < rv_host_policy_count(host); i++) {
+        rv_host_policy(host, i, &info);
+        if (info.kind == kind && strcmp(info.id, chosen) == 0)
+            serving = chosen;
+    }
+    rv_host_info(host, kind, &info);
+    if (info.source == NULL)
+        put_policy(rows, descriptor, &info, serving != chosen);
+    for (uint32 i = 0; i < rv_host_policy_count(host); i++) {
+        rv_host_policy(host, i, &info);
+        if (info.kind == kind)
+            put_policy(rows, descriptor, &info, strcmp(info.id, serving) == 0);
+    }
 }
 
 Datum
@@ -125,10 +174,16 @@ ruv_policies(PG_FUNCTION_ARGS)
 {
     TupleDesc descriptor;
     Tuplestorestate *rows = ruv_begin_rows(fcinfo, &descriptor);
+    RuvPolicyNames chosen = {{""}};
+    RuvStore store;
 
     if (ruv_policy_host() == NULL)
         ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("no memory for the policy host")));
+    if (ruv_store_open(&store)) {
+        ruv_policy_choices_of_database(&store, &chosen);
+        ruv_store_close(&store);
+    }
     for (int kind = 0; kind < RV_POLICY_KINDS; kind++)
-        put_policy(rows, descriptor, (rv_policy_kind)kind);
+        put_kind(rows, descriptor, (rv_policy_kind)kind, chosen.id[kind]);
     return (Datum)0;
 }

@@ -202,7 +202,8 @@ ruv_store_learning_rate(RuvStore *store, Oid table_oid)
 
 static const char *const index_tables[] = {
     "ruvector_trajectory_log", "ruvector_patterns", "ruvector_index_state", "ruvector_memory",
-    "ruvector_recall_checks",  "ruvector_feedback", "ruvector_search_plans"};
+    "ruvector_recall_checks",  "ruvector_feedback", "ruvector_search_plans",
+    "ruvector_policy_shadows"};
 
 /* The name of this database among all: a dump restored elsewhere is told by it. */
 Datum
@@ -243,6 +244,10 @@ ruv_store_tidy(RuvStore *store)
     ruv_store_run(store,
                   "DELETE FROM @.ruvector_learning l "
                   "WHERE NOT EXISTS (SELECT FROM pg_class t WHERE t.oid = l.table_id::oid)",
+                  0, NULL, NULL, NULL);
+    ruv_store_run(store,
+                  "DELETE FROM @.ruvector_policy_choices c WHERE table_id IS NOT NULL "
+                  "AND NOT EXISTS (SELECT FROM pg_class t WHERE t.oid = c.table_id::oid)",
                   0, NULL, NULL, NULL);
     for (int i = 0; i < (int)lengthof(index_tables); i++) {
         const char *table = index_tables[i];

@@ -390,6 +390,7 @@ synchronise(void)
         forget_unseen();
         foreach (cell, ruv_worker.indexes)
             refresh_state(&store, lfirst(cell));
+        ruv_policy_choices_sync(&store, ruv_worker.indexes);
         ruv_store_close(&store);
     }
     PopActiveSnapshot();

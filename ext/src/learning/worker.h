@@ -86,6 +86,28 @@ typedef struct RuvTotals {
     double recall;
 } RuvTotals;
 
+/* Searches that a policy called a success, of those whose recall is known; sums. */
+typedef struct RuvShadowSuccesses {
+    uint64 count;
+    double recall;
+    double distances;
+} RuvShadowSuccesses;
+
+/* What a candidate did since the figures were last saved. */
+typedef struct RuvShadowFigures {
+    uint64 calls;
+    uint64 failures; /* of these: no answer that keeps the contract */
+    uint64 same;     /* of these: the answer of the policy that serves */
+    uint64 missing;  /* not called: no such file any more */
+    RuvShadowSuccesses active;
+    RuvShadowSuccesses candidate;
+} RuvShadowFigures;
+
+typedef struct RuvShadow {
+    RuvPolicyNames names; /* "": no candidate of this kind */
+    RuvShadowFigures figures[RV_POLICY_KINDS];
+} RuvShadow;
+
 /* What the worker knows of one index that learns. */
 typedef struct RuvIndexState {
     Oid index_oid;
@@ -140,7 +162,8 @@ typedef struct RuvIndexState {
     List *checks; /* for the certificate, not stored yet: see certificate.c */
     List *falls;  /* below a target, effort raised */
     RuvRunning running;
-    bool seen; /* by the present sync */
+    RuvShadow shadow; /* policies that run beside those that serve */
+    bool seen;        /* by the present sync */
 } RuvIndexState;
 
 /* The whole worker. */
@@ -342,6 +365,29 @@ extern void ruv_feedback_weigh(RuvIndexState *state, uint32 k);
 /* What a sample weighs in a calibration; 0: it takes no part. */
 extern double ruv_sample_weight(const RuvSample *sample);
 
+/* ---- policy_choice.c, shadow.c ------------------------------------------------------------- */
+
+/* -1: there is no such kind. */
+extern int ruv_policy_kind_by_name(const char *name);
+/* The policies chosen for the whole database. */
+extern void ruv_policy_choices_of_database(RuvStore *store, RuvPolicyNames *names);
+/* Reads the choices of policies and tells every index of the list (of RuvIndexState) its own. */
+extern void ruv_policy_choices_sync(RuvStore *store, List *states);
+
+/* Follows these candidates from now on; figures of others begin anew. */
+extern void ruv_shadow_follow(RuvShadow *shadow, const RuvPolicyNames *names);
+/* Ask the candidate, if there is one (shadow NULL: there is none), compare with what the serving
+ * policy answered, count. No effect on anything else. */
+extern void ruv_shadow_judge(RuvShadow *shadow, rv_host *host, const rv_judge_input *in,
+                             const rv_judgement *active);
+extern void ruv_shadow_distill(RuvShadow *shadow, rv_host *host, const rv_allocator *allocator,
+                               const rv_distill_input *in, const rv_distill_output *active);
+extern void ruv_shadow_keep(RuvShadow *shadow, rv_host *host, int64 now_us,
+                            const rv_pattern *pattern, bool active);
+/* Adds the figures to their rows; they begin anew once the transaction has committed. */
+extern void ruv_shadow_save(RuvStore *store, const RuvIndexState *state);
+extern void ruv_shadow_saved(RuvIndexState *state);
+
 /* ---- store.c, store_rows.c ----------------------------------------------------------------- */
 
 /* False when the extension is not there, or older than its library. Needs a transaction. */
@@ -391,6 +437,8 @@ extern Datum ruv_recommendations_datum(const rv_judgement *verdict);
 
 /* Raises an error in recovery. */
 extern void ruv_require_primary(void);
+/* The same oid, if the caller owns the table (or is a superuser); raises an error otherwise. */
+extern Oid ruv_own_table(Oid table_oid);
 /* Raises an error unless learning is enabled for the table. */
 extern void ruv_require_enabled(Oid table_oid);
 /* The indexes of ruvector of a table, as oids. */

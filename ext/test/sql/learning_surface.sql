@@ -102,7 +102,7 @@ SET ruvector.ef_search = 0;
 SET ruvector.no_such_setting = 1;
 
 -- policies
-SELECT kind, name, state, failures FROM ruvector_policies();
+SELECT policy, kind, name, serves, length(checksum) AS checksum, failures, failures_by_cause FROM ruvector_policies();
 SELECT ruvector_reload_policies() > 0 AS reloaded;
 SELECT kind, name FROM ruvector_policy_state ORDER BY kind;
 SET ruvector.policy_directory = '/nonexistent';

@@ -279,7 +279,7 @@ end
 local function active_file(options, kind)
    if options.active or not options.connect then return options.active end
    local db = require("ruvector.pg").connect(options.connect)
-   local file = db:value("SELECT max(file) FROM ruvector_policies() WHERE kind = $1 AND active", kind)
+   local file = db:value("SELECT max(file) FROM ruvector_policies() WHERE kind = $1 AND serves", kind)
    db:close()
    local readable = file and io.open(file, "r")
    if readable then readable:close() end
