@@ -77,6 +77,7 @@ compare_pair(const IndexPair *pair, double limit, double rows, double selectivit
     ruv_learned_costs(pair->hnsw, pair->ivfflat, in->k, &in->hnsw, &in->ivfflat);
     in->hnsw.cost = cost_of_rows(&pair->hnsw_cost, in->k, rows);
     in->ivfflat.cost = cost_of_rows(&pair->ivfflat_cost, in->k, rows);
+    ruv_policy_use_of(pair->hnsw);
     (void)ruv_policy_predict(in, &out->out);
     out->hnsw_preferred = out->out.hnsw <= out->out.ivfflat;
 }

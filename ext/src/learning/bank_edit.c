@@ -85,6 +85,7 @@ ruv_bank_edit_begin(RuvBankEdit *edit, Relation index, bool locked)
     state->table_oid = index->rd_index->indrelid;
     namestrcpy(&state->index_name, RelationGetRelationName(index));
     ruv_index_identity(index, &state->identity);
+    ruv_policy_use_of(state->index_oid);
     state->context =
         AllocSetContextCreate(CurrentMemoryContext, "ruvector bank", ALLOCSET_DEFAULT_SIZES);
     ruv_context_allocator(state->context, &state->allocator);

@@ -64,6 +64,7 @@ typedef struct RuvSearchCost {
     pg_atomic_uint64 latency;
     pg_atomic_uint64 distances;
 } RuvSearchCost;
+
 #define RUV_POLICY_ID 64
 
 /* A policy for each kind, by the name of its file; "": the default one. */
@@ -241,6 +242,8 @@ extern rv_host *ruv_policy_host(void);
 /* The policies that serve the calls that follow, until the next use: those of an index. NULL: the
  * default ones. The names must stay valid. */
 extern void ruv_policy_use(const RuvPolicyNames *names);
+/* Those of an index, as this session knows them. */
+extern void ruv_policy_use_of(Oid index_oid);
 /* Candidates that run beside them; NULL: none. The worker only. */
 struct RuvShadow;
 extern void ruv_policy_shadow(struct RuvShadow *shadow);

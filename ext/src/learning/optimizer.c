@@ -259,7 +259,7 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
         describe_plan(&plan, &in.defaults);
     if (!known || cache->plan->use_regions)
         add_nearest_patterns(cache, pattern, query, &in, &choice->lookup_distances);
-    ruv_policy_use(&cache->policies);
+    ruv_policy_use(cache->slot != NULL ? &cache->policies : NULL);
     cause = ruv_policy_interpolate(&in, &answer);
 
     choice->mode = RV_SEARCH_ADAPTIVE;

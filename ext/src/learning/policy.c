@@ -262,6 +262,14 @@ ruv_policy_use(const RuvPolicyNames *names)
 }
 
 void
+ruv_policy_use_of(Oid index_oid)
+{
+    const RuvIndexCache *cache = ruv_index_cache(index_oid);
+
+    serving_names = cache != NULL && cache->slot != NULL ? &cache->policies : NULL;
+}
+
+void
 ruv_policy_shadow(RuvShadow *candidates)
 {
     shadow = candidates;
@@ -385,9 +393,10 @@ ruv_policy_choose(const rv_tuning_point *points, uint32 count, rv_tuning_goal go
     rv_host_cause cause;
     instr_time started;
 
+    use_chosen(serving, RV_POLICY_TUNING);
     INSTR_TIME_SET_CURRENT(started);
     cause = rv_host_choose(serving, points, count, goal, out, &failure);
-    finish_call(RV_POLICY_TUNING, cause, started);
+    finish_call(serving, RV_POLICY_TUNING, cause, started);
     CHECK_FOR_INTERRUPTS();
     return cause;
 }
@@ -405,9 +414,10 @@ ruv_policy_predict(const rv_selection_input *in, rv_selection *out)
         out->ivfflat = in->ivfflat.cost;
         return RV_HOST_MEMORY;
     }
+    use_chosen(serving, RV_POLICY_SELECTION);
     INSTR_TIME_SET_CURRENT(started);
     cause = rv_host_predict(serving, in, out, &failure);
-    finish_call(RV_POLICY_SELECTION, cause, started);
+    finish_call(serving, RV_POLICY_SELECTION, cause, started);
     return cause;
 }
 

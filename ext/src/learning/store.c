@@ -200,10 +200,10 @@ ruv_store_learning_rate(RuvStore *store, Oid table_oid)
     return DatumGetFloat8(ruv_store_value(0, 1, NULL));
 }
 
-static const char *const index_tables[] = {
-    "ruvector_trajectory_log", "ruvector_patterns", "ruvector_index_state", "ruvector_memory",
-    "ruvector_recall_checks",  "ruvector_feedback", "ruvector_search_plans",
-    "ruvector_policy_shadows"};
+static const char *const index_tables[] = {"ruvector_trajectory_log", "ruvector_patterns",
+                                           "ruvector_index_state",    "ruvector_memory",
+                                           "ruvector_recall_checks",  "ruvector_feedback",
+                                           "ruvector_search_plans",   "ruvector_policy_shadows"};
 
 /* The name of this database among all: a dump restored elsewhere is told by it. */
 Datum

@@ -308,6 +308,7 @@ ruv_auto_tune(PG_FUNCTION_ARGS)
     measure(&tuning, table, index);
     table_close(table, NoLock);
     relation_close(index, NoLock);
+    ruv_policy_use_of(tuning.index_oid);
     (void)ruv_policy_choose(tuning.curve.points, tuning.curve.count, tuning.goal, &tuning.choice);
     set_parameters(tuning.index_oid, tuning.effort_name,
                    tuning.curve.points[tuning.choice.point].effort, tuning.choice.target_recall);
