@@ -210,7 +210,7 @@ function Host:keep(pattern, now_us)
 end
 
 --- A batch for distill. samples: { query = {...}, slacks = {...}, efs = {...}, distances = {...},
---- nearest = {...}, age_s, weight, confidence, recall, success }; math.huge is not found.
+--- nearest = {...}, work = function(slack) -> distances, age_s, weight, confidence, recall, success }; math.huge is not found.
 function M.batch(samples, options)
    options = options or {}
    local dim = options.dim or #(samples[1] or { query = { 0 } }).query
@@ -233,6 +233,15 @@ function M.batch(samples, options)
       s.recall, s.confidence = sample.recall or -1, sample.confidence or 1
       s.age_s, s.success = sample.age_s or 0, sample.success ~= false
       s.weight = sample.weight or 1
+      if sample.work then
+         local work = ffi.new("rv_work")
+         lib.rv_work_clear(work)
+         for p = 0, ffi.sizeof(work.slack) / 4 - 1 do
+            work.slack[p] = sample.work(lib.rv_work_slack_grid()[p])
+         end
+         s.work = work
+         batch.keep[#batch.keep + 1] = work
+      end
       batch.keep[#batch.keep + 1] = { query, efforts }
    end
    batch.keep[#batch.keep + 1] = array
@@ -271,8 +280,9 @@ function Host:distill(batch, allocator)
       for j = 0, dim - 1 do pattern.centroid[j + 1] = out[0].centroids[i * dim + j] end
       patterns[i + 1] = pattern
    end
+   local region_work = out[0].region_work
    C.rv_distill_output_free(allocator, out)
-   return patterns, cause_name(cause), failure_table(self.failure)
+   return patterns, cause_name(cause), failure_table(self.failure), region_work
 end
 
 M.GOALS = { recall = 0, latency = 1, balanced = 2 }

@@ -284,6 +284,36 @@ describe("distillation", function()
          two:destroy()
       end)
 
+      it("and measures, on searches that took no part in it, whether that pays", function()
+         local two = edited({ max_clusters = 2 })
+         -- Slack costs ten times as much in the easy region, where less of it would do.
+         local function region_work(samples)
+            for _, sample in ipairs(samples) do
+               local cost = sample.query[1] < -2 and 10000 or 1000
+               sample.work = function(slack) return 100 + cost * slack end
+            end
+            local _, _, _, work = two:distill(policy_host.batch(samples))
+            return work
+         end
+         -- in pairs, since every other search checks what the others taught
+         local pairs_of_regions = {}
+         for i = 1, 2000 do
+            pairs_of_regions[i] = i % 4 < 2 and search(0.05, { -5, 0 }) or search(0.25, { 5, 0 })
+         end
+         local differing = region_work(pairs_of_regions)
+         assert.is_true(differing < 0.97, "work " .. differing)
+         local alike = region_work(searches(2000))
+         assert.is_true(alike > 0.98 and alike < 1.1, "work " .. alike)
+         two:destroy()
+      end)
+
+      it("and calls it even when it cannot be measured", function()
+         local _, _, _, work = host:distill(policy_host.batch(two_regions(400)))
+         assert.equal(1, work)
+         _, _, _, work = built_in:distill(policy_host.batch(two_regions(400)))
+         assert.equal(1, work)
+      end)
+
       it("hardly at all where regions do not differ", function()
          local patterns = distill(searches(1000))
          assert.equal(11, #patterns)

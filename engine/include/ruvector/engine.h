@@ -19,5 +19,6 @@
 #include "ruvector/feedback.h"
 #include "ruvector/work.h"
 #include "ruvector/plan.h"
+#include "ruvector/drift.h"
 
 #endif

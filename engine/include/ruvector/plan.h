@@ -98,6 +98,8 @@ rv_status rv_plan_make(const rv_allocator *allocator, const rv_traced *samples, 
 typedef struct rv_plan_choice {
     rv_way way;
     double effort;      /* ef or slack */
+    double slack;       /* of RV_WAY_SLACK, whatever the way: for a query that resembles no
+                           remembered one */
     double static_ef;   /* calibrated for this target: hard bounds are stated in it */
     double static_work; /* < 0: not known */
     double expected_recall;

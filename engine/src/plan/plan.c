@@ -382,6 +382,8 @@ rv_plan_choose(const rv_plan *plan, double target, rv_plan_choice *out)
     out->effort = between(low->effort, high->effort, share);
     out->expected_recall = between(low->recall, high->recall, share);
     out->in_reach = high->in_reach != 0;
+    out->slack = between(plan->levels[from].steps[RV_WAY_SLACK].effort,
+                         plan->levels[to].steps[RV_WAY_SLACK].effort, share);
     low = &plan->levels[from].steps[RV_WAY_STATIC];
     high = &plan->levels[to].steps[RV_WAY_STATIC];
     out->static_ef = between(low->effort, high->effort, share);

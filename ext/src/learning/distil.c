@@ -253,6 +253,7 @@ ruv_distil(RuvIndexState *state)
             state->memory_renewed = false;
             state->last_learned = now;
             ruv_guard_learned(state);
+            ruv_drift_calibrated(state);
         }
         state->undistilled = 0;
         state->distilled_samples = (uint32)list_length(state->samples);

@@ -65,7 +65,8 @@ distillation_due(const RuvIndexState *state, TimestampTz now, bool force)
 {
     if (state->undistilled == 0 || list_length(state->samples) < state->min_samples)
         return false;
-    if (force || state->undistilled >= RUV_GROWTH * state->distilled_samples)
+    if (force || state->undistilled >= RUV_GROWTH * state->distilled_samples ||
+        ruv_drift_relearning_due(state))
         return true;
     return paused(state, now) && now >= state->next_distil;
 }
@@ -75,6 +76,9 @@ memory_due(const RuvIndexState *state, TimestampTz now, bool force)
 {
     bool still = force || (paused(state, now) && now >= state->next_distil);
 
+    if (state->memory != NULL && rv_memory_count(state->memory) >= (uint32)state->min_samples &&
+        ruv_drift_relearning_due(state))
+        return true;
     return ruv_memory_due(state, still);
 }
 
@@ -175,6 +179,7 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
         }
         ruv_certificate_note(state, sample);
         ruv_plan_note_served(state, sample);
+        ruv_drift_note_sample(state, sample);
         sample->stored = false;
         ruv_state_add_sample(state, sample);
         state->undistilled += note_feedback(sample) || sample->even;
@@ -243,6 +248,7 @@ pass(RuvIndexState *state, Relation table, Relation index)
     put_back(state, batch + done, count - done);
     state->in_flight = done;
     take_samples(state, index, batch, done);
+    ruv_drift_after_pass(state, table);
     state->next_pass = TimestampTzPlusMilliseconds(
         GetCurrentTimestamp(), (ruv_processor_seconds() - started) * 1000 * RUV_SPREAD);
 }

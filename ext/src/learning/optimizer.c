@@ -278,6 +278,9 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
         known ? plan.static_work : (double)pattern->mean_distances, choice->ef_search);
     if (!known || plan.way == RV_WAY_MEMORY)
         choose_entry_points(index, cache, query, choice);
+    /* The slack of `memory` is that of queries which resemble remembered ones. */
+    if (known && plan.way == RV_WAY_MEMORY && choice->entry_count == 0)
+        choice->slack = (float)Max(choice->slack, plan.slack);
     apply_guard(cache, choice);
 }
 

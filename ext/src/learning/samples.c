@@ -135,6 +135,8 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
     sample = ruv_sample_create(state, head, query, hits);
     sample->retrace = head->index_epoch != state->identity.epoch;
     sample->even = true;
+    if (!sample->retrace)
+        ruv_drift_note_query(state, sample->query);
     ruv_state_add_candidate(state, sample);
 }
 
@@ -152,6 +154,7 @@ ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
         ruv_costs_reset(state->slot);
     state->identity = *identity;
     state->has_plan = false;
+    memset(&state->drift, 0, sizeof(state->drift));
     state->served_misses = state->predicted_misses = 0;
     state->samples = NIL;
     state->sampled = 0;

@@ -371,6 +371,7 @@ trace_from_descent(RuvIndexState *state, Relation table, Relation index, RuvSamp
             MemoryContextAlloc(state->context, sizeof(rv_effort) * sample->effort_count);
     trace_from(state, table, index, sample, &none, truth, sample->descent_efforts,
                &sample->descent_work, &summary);
+    sample->score = summary.score;
     sample->nearest_count = summary.nearest_count;
     memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));
 }
@@ -384,6 +385,7 @@ trace_from_memory(RuvIndexState *state, Relation table, Relation index, RuvSampl
     rv_memory_match match;
 
     ruv_memory_entry_points(state, sample->query, &match);
+    sample->far = match.count == 0;
     if (match.count > 0) {
         trace_from(state, table, index, sample, &match, truth, sample->efforts, &sample->work,
                    &summary);

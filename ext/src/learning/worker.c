@@ -222,6 +222,7 @@ unload_state(RuvIndexState *state)
     state->memory_renewed = false;
     state->vectors_stored = false;
     state->has_plan = false;
+    memset(&state->drift, 0, sizeof(state->drift));
     state->plan_changed = false;
     state->served_misses = state->predicted_misses = 0;
     state->samples = NIL;

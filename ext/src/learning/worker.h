@@ -60,6 +60,8 @@ typedef struct RuvSample {
     rv_work work;           /* of such a search, the lookup included */
     rv_effort *descent_efforts; /* from the index's own entry; NULL when loaded from the table */
     rv_work descent_work;
+    float score; /* in-search score from the index's own entry; < 0: not read */
+    bool far;    /* no remembered query was near when it was traced */
     double
         aged_s; /* seconds that the sample counts as older than it is: what it says is outdated */
     uint32 effort_count;
@@ -107,6 +109,22 @@ typedef struct RuvShadow {
     RuvPolicyNames names; /* "": no candidate of this kind */
     RuvShadowFigures figures[RV_POLICY_KINDS];
 } RuvShadow;
+/* What drift.c looks at. */
+#define RUV_DRIFT_RECENT 100
+typedef struct RuvDrift {
+    bool far[RUV_DRIFT_RECENT]; /* of the last sampled queries: unlike every remembered one */
+    uint32 query_count;
+    uint32 query_at;
+    uint64 former_far; /* of the samples of the last calibration */
+    uint64 former_count;
+    float gaps[RUV_DRIFT_RECENT]; /* of the last exact checks: recall less its target */
+    uint32 recall_count;
+    uint32 recall_at;
+    int calibrated;    /* samples of the last calibration, the first of the list */
+    double blocks;     /* of the table, about when the plan was made; 0: not known */
+    bool relearn;      /* an alarm was raised and not learned from yet */
+    TimestampTz since; /* that alarm */
+} RuvDrift;
 
 /* What the worker knows of one index that learns. */
 typedef struct RuvIndexState {
@@ -156,7 +174,8 @@ typedef struct RuvIndexState {
     TimestampTz guard_since; /* of the last widening */
     rv_plan plan;            /* valid when has_plan; see plans.c */
     bool has_plan;
-    bool plan_changed;    /* since it was stored */
+    bool plan_changed; /* since it was stored */
+    RuvDrift drift;
     double served_misses; /* against those that traces predicted, over the same searches */
     double predicted_misses;
     List *checks; /* for the certificate, not stored yet: see certificate.c */
@@ -303,6 +322,18 @@ extern void ruv_store_save_plan(RuvStore *store, RuvIndexState *state);
 extern void ruv_store_load_plan(RuvStore *store, RuvIndexState *state);
 /* False when the bytea is no sound plan. */
 extern bool ruv_plan_from_datum(Datum value, rv_plan *plan);
+
+/* ---- drift.c ------------------------------------------------------------------------------- */
+
+/* A sampled query, when it comes out of the ring. No transaction, no error. */
+extern void ruv_drift_note_query(RuvIndexState *state, const float *query);
+/* A traced and judged sample; then the whole after a pass over the table; then after a calibration.
+ */
+extern void ruv_drift_note_sample(RuvIndexState *state, const RuvSample *sample);
+extern void ruv_drift_after_pass(RuvIndexState *state, Relation table);
+extern void ruv_drift_calibrated(RuvIndexState *state);
+/* An alarm was raised, and enough samples came since to learn anew. */
+extern bool ruv_drift_relearning_due(const RuvIndexState *state);
 
 /* ---- guard.c ------------------------------------------------------------------------------- */
 

@@ -1,0 +1,203 @@
+/*
+ * drift.c - the worker notices when rows or queries are not what they were, and sees to it that
+ * searches stay good until it has learned again.
+ *
+ * What is looked at (the tests are the engine's, drift.h)
+ *   queries   the share of sampled queries that no remembered query resembles, among the last
+ *             RUV_DRIFT_RECENT against that share at the last calibration. Looked at when a record
+ *             is drained, so that the alarm does not wait for a pass over the table
+ *   scores    the in-search scores of the last samples against those of the calibration
+ *   recall    exact checks of adaptive searches, as they were served, against their targets
+ *   rows      the size of the table against its size at the last plan
+ *
+ * What an alarm does
+ *   - the guard is widened at once (guard.c);
+ *   - what samples from before say counts less: they age by RUV_DRIFT_AGE_DAYS, those of the recent
+ *     stretch do not;
+ *   - memory and calibration are due as soon as there are RUV_DRIFT_EVIDENCE later samples. The
+ *     calibration takes the widening back.
+ */
+#include "learning/worker.h"
+
+#include "storage/bufmgr.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#define RUV_DRIFT_EVIDENCE 100
+#define RUV_DRIFT_AGE_DAYS 28.0
+#define RUV_DRIFT_LEAST_SHARE 0.15
+#define RUV_DRIFT_TOLERANCE 0.005
+#define RUV_DRIFT_GROWTH 1.1
+
+static void
+start_over(RuvDrift *drift)
+{
+    drift->query_count = drift->query_at = 0;
+    drift->recall_count = drift->recall_at = 0;
+}
+
+/* Older samples say less from now on. */
+static void
+age_samples(RuvIndexState *state)
+{
+    int kept = list_length(state->samples) - RUV_DRIFT_RECENT;
+
+    for (int i = 0; i < kept; i++)
+        ((RuvSample *)list_nth(state->samples, i))->aged_s += RUV_DRIFT_AGE_DAYS * SECS_PER_DAY;
+}
+
+static void
+alarm_about(RuvIndexState *state, RuvGuardReason reason)
+{
+    /* While the last alarm is being learned from, only a want of recall says anything new. */
+    if (!state->drift.relearn) {
+        age_samples(state);
+        state->drift.relearn = true;
+        state->drift.since = GetCurrentTimestamp();
+    }
+    ruv_guard_widen(state, reason);
+    start_over(&state->drift);
+}
+
+bool
+ruv_drift_relearning_due(const RuvIndexState *state)
+{
+    int wanted = Min(RUV_DRIFT_EVIDENCE, state->min_samples);
+    int count = 0;
+
+    if (!state->drift.relearn)
+        return false;
+    for (int i = list_length(state->samples); i-- > 0 && count < wanted;) {
+        const RuvSample *sample = list_nth(state->samples, i);
+
+        if (sample->head.started_us >= state->drift.since)
+            count++;
+    }
+    return count >= wanted;
+}
+
+/* ---- queries ------------------------------------------------------------------------------- */
+
+void
+ruv_drift_note_query(RuvIndexState *state, const float *query)
+{
+    RuvDrift *drift = &state->drift;
+    rv_memory_match match;
+    rv_allocator allocator;
+    uint32 far = 0;
+
+    if (state->flat_memory == NULL || !state->has_plan)
+        return;
+    ruv_context_allocator(state->context, &allocator);
+    if (rv_memory_lookup(state->flat_memory, &allocator, query, false, &match, NULL) != RV_OK)
+        return;
+    drift->far[drift->query_at] = match.count == 0;
+    drift->query_at = (drift->query_at + 1) % RUV_DRIFT_RECENT;
+    drift->query_count = Min(drift->query_count + 1, RUV_DRIFT_RECENT);
+    for (uint32 i = 0; i < drift->query_count; i++)
+        far += drift->far[i];
+    if (!drift->relearn && rv_drift_share(far, drift->query_count, drift->former_far,
+                                          drift->former_count, RUV_DRIFT_LEAST_SHARE))
+        alarm_about(state, RUV_GUARD_QUERIES);
+}
+
+/* ---- samples ------------------------------------------------------------------------------- */
+
+static void
+note_recall(RuvIndexState *state, const RuvSample *sample)
+{
+    RuvDrift *drift = &state->drift;
+
+    if (!sample->even || !sample->exact || sample->retrace || sample->recall < 0 ||
+        sample->head.mode != RV_SEARCH_ADAPTIVE || !(sample->head.target_recall > 0) ||
+        sample->head.started_us < state->guard_since)
+        return;
+    drift->gaps[drift->recall_at] = sample->recall - sample->head.target_recall;
+    drift->recall_at = (drift->recall_at + 1) % RUV_DRIFT_RECENT;
+    drift->recall_count = Min(drift->recall_count + 1, RUV_DRIFT_RECENT);
+    if (rv_drift_recall(drift->gaps, drift->recall_count, 0, RUV_DRIFT_TOLERANCE))
+        alarm_about(state, RUV_GUARD_RECALL);
+}
+
+void
+ruv_drift_note_sample(RuvIndexState *state, const RuvSample *sample)
+{
+    if (state->has_plan)
+        note_recall(state, sample);
+}
+
+/* Scores of a stretch of the samples; -1 are those that were not read. */
+static uint32
+collect_scores(const RuvIndexState *state, int from, int to, float *out)
+{
+    uint32 count = 0;
+
+    for (int i = Max(from, 0); i < to; i++) {
+        const RuvSample *sample = list_nth(state->samples, i);
+
+        if (sample->descent_efforts != NULL && sample->score >= 0)
+            out[count++] = sample->score;
+    }
+    return count;
+}
+
+static void
+compare_scores(RuvIndexState *state)
+{
+    int all = list_length(state->samples);
+    int middle = Min(state->drift.calibrated, all);
+    float *former;
+    float *recent;
+
+    if (state->drift.relearn || middle <= 0 || middle >= all)
+        return;
+    former = palloc(sizeof(float) * middle);
+    recent = palloc(sizeof(float) * (all - middle));
+    if (rv_drift_distribution(
+            recent, collect_scores(state, Max(middle, all - RUV_DRIFT_RECENT), all, recent), former,
+            collect_scores(state, 0, middle, former)))
+        alarm_about(state, RUV_GUARD_QUERIES);
+    pfree(former);
+    pfree(recent);
+}
+
+void
+ruv_drift_after_pass(RuvIndexState *state, Relation table)
+{
+    double blocks = RelationGetNumberOfBlocks(table);
+
+    if (!state->has_plan)
+        return;
+    compare_scores(state);
+    if (state->drift.blocks > 0 && blocks > state->drift.blocks * RUV_DRIFT_GROWTH &&
+        !state->drift.relearn)
+        alarm_about(state, RUV_GUARD_ROWS);
+    if (state->drift.blocks <= 0)
+        state->drift.blocks = blocks;
+}
+
+/* ---- after a calibration ------------------------------------------------------------------- */
+
+void
+ruv_drift_calibrated(RuvIndexState *state)
+{
+    RuvDrift *drift = &state->drift;
+    ListCell *cell;
+
+    drift->former_far = drift->former_count = 0;
+    foreach (cell, state->samples) {
+        const RuvSample *sample = lfirst(cell);
+
+        if (sample->descent_efforts == NULL || sample->aged_s > 0)
+            continue;
+        drift->former_far += sample->far;
+        drift->former_count++;
+    }
+    drift->calibrated = list_length(state->samples);
+    drift->query_count = drift->query_at = 0;
+    if (!drift->relearn || ruv_drift_relearning_due(state)) {
+        drift->relearn = false;
+        drift->blocks = 0;
+    }
+}
