@@ -194,7 +194,8 @@ COMMENT ON FUNCTION ruvector_learning_stats(regclass) IS 'how far learning is, p
 -- (the same, begun at remembered entry points); effort is ef_search (for lists: probes) or the slack;
 -- work the mean distances at equal recall, lookups included, share that work over the work of static;
 -- in_reach tells whether the target was reached at all. lever regions: corrections by region, share
--- is their work over the work without. lever guard: extra effort while what was learned is in doubt,
+-- is their work over the work without. lever misses: effort is the ratio of misses in served searches to
+-- those that their traces predict, which the aim answers for. lever guard: extra effort while what was learned is in doubt,
 -- effort is the factor on log(1 + slack).
 CREATE FUNCTION ruvector_learning_levers("table" regclass, OUT index regclass,
                                          OUT target_recall double precision, OUT lever text,

@@ -10,7 +10,8 @@
  * Traces walk by exact distances, searches may walk by codes, and so miss a little more. How much
  * is measured in pairs: a search that was served at some effort, and what its own trace says of
  * that effort. The ratio of the two sums of misses goes into the next plan. RUV_PRIOR_MISSES, in
- * searches, keep it near 1 while little was seen; old pairs fade.
+ * searches, keep it near 1 while little was seen; old pairs fade. A search that was served with
+ * a former memory says nothing here: its trace has the present one.
  *
  * A plan belongs to one build of its index and is not dumped.
  */
@@ -78,7 +79,7 @@ ruv_plan_note_served(RuvIndexState *state, const RuvSample *sample)
 
     if (!state->has_plan || sample->descent_efforts == NULL || sample->retrace || !sample->exact ||
         sample->recall < 0 || sample->head.mode != RV_SEARCH_ADAPTIVE ||
-        sample->head.k != state->plan.k)
+        sample->head.k != state->plan.k || sample->head.started_us < state->memory_published)
         return;
     rv_plan_choose(&state->plan, sample->head.target_recall, &choice);
     if (choice.way == RV_WAY_STATIC)

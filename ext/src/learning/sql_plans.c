@@ -128,6 +128,9 @@ add_index(LeverRows *out)
         for (int at = 0; at < RV_TARGETS; at++)
             for (int way = 0; way < RV_WAYS; way++)
                 add_way(out, at, (rv_way)way);
+        begin_row(out, "misses", out->plan->miss_ratio != 1);
+        set(out, LEVER_EFFORT, Float8GetDatum(out->plan->miss_ratio));
+        end_row(out);
         begin_row(out, "regions", out->plan->use_regions != 0);
         set(out, LEVER_SHARE, Float8GetDatum(out->plan->region_work));
         end_row(out);

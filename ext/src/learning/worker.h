@@ -176,7 +176,8 @@ typedef struct RuvIndexState {
     bool has_plan;
     bool plan_changed; /* since it was stored */
     RuvDrift drift;
-    double served_misses; /* against those that traces predicted, over the same searches */
+    TimestampTz memory_published; /* since when searches use the present flat memory */
+    double served_misses;         /* against those that traces predicted, over the same searches */
     double predicted_misses;
     List *checks; /* for the certificate, not stored yet: see certificate.c */
     List *falls;  /* below a target, effort raised */
