@@ -3,6 +3,7 @@
 
 local cluster = require("ruvector.cluster")
 local clock = require("ruvector.clock")
+local hammer = require("support.hammer")
 local pg = require("ruvector.pg")
 local ruhnsw = require("support.ruhnsw")
 
@@ -11,83 +12,12 @@ local DIM = 8
 -- For builds that have to be met half-way.
 local SLOW_BUILD = "WITH (m = 64, ef_construction = 400)"
 
--- A linear congruential generator of our own: the same choices in every run.
-local function generator(seed)
-   local state = seed
-   return function(n)
-      state = (state * 16807) % 2147483647
-      return state % n
-   end
-end
-
--- One statement of the mix: inserts of new rows, deletes, changes of vectors, searches.
-local function statement(random, next_id)
-   local what = random(10)
-   if what < 4 then
-      local first = next_id()
-      return ("INSERT INTO busy SELECT i, vec(i, %d) FROM generate_series(%d, %d) i"):format(DIM, first,
-         first + 2)
-   elseif what < 7 then
-      return ("DELETE FROM busy WHERE id %% 500 = %d"):format(random(500))
-   elseif what < 8 then
-      return ("UPDATE busy SET v = vec(id + 1000000, %d) WHERE id %% 500 = %d"):format(DIM, random(500))
-   end
-   return ("SELECT id FROM busy ORDER BY v <-> vec(%d, %d) LIMIT 10"):format(-random(1000), DIM)
-end
-
--- Keeps all sessions busy until `count` statements were done; vacuums all the while in one more.
--- Deadlocks between the row locks of the mix are part of the game. on_statement(i, session) may stop it.
-local function hammer(server, sessions, count, seed, on_statement)
-   local random, id = generator(seed), 100000 * seed
-   local function next_id()
-      id = id + 3
-      return id
-   end
-   local workers, all = {}, {}
-   for i = 1, sessions do
-      workers[i] = server:connect()
-      workers[i]:exec("SET enable_seqscan = off; SET deadlock_timeout = '50ms'")
-      all[i] = workers[i]
-   end
-   local sweeper = server:connect()
-   all[#all + 1] = sweeper
-   local vacuums, done, failures = 0, 0, {}
-   for _, worker in ipairs(workers) do worker:send(statement(random, next_id)) end
-   sweeper:send("VACUUM busy")
-   while done < count do
-      local connection = assert(pg.wait_any(all, 120), "no session answered for two minutes")
-      local ok, err = pcall(connection.receive, connection)
-      if not ok and err.sqlstate ~= "40P01" then failures[#failures + 1] = tostring(err) end
-      if connection == sweeper then
-         vacuums = vacuums + 1
-         sweeper:send("VACUUM busy")
-      else
-         done = done + 1
-         if on_statement and on_statement(done, connection) then return end
-         connection:send(statement(random, next_id))
-      end
-   end
-   for _, connection in ipairs(all) do
-      local ok, err = pcall(connection.receive, connection)
-      if not ok and err.sqlstate ~= "40P01" then failures[#failures + 1] = tostring(err) end
-      connection:close()
-   end
+-- The mixed load of support/hammer.lua on the table; returns the number of vacuums.
+local function load(server, sessions, count, seed, on_statement)
+   local failures, vacuums = hammer.run(server, { table = "busy", dim = DIM, sessions = sessions,
+      count = count, seed = seed, on_statement = on_statement })
    assert.same({}, failures)
    return vacuums
-end
-
--- Kills one backend at once. The server takes that for a corrupted shared memory: it kills all other
--- processes too, and recovers from its log. Returns a new connection.
-local function crash(server, backend_pid)
-   local _, before = server:log():gsub("was terminated by signal 9", "")
-   server:kill(backend_pid)
-   clock.wait_until("the loss to be noticed", 60, function()
-      local _, now = server:log():gsub("was terminated by signal 9", "")
-      return now > before
-   end)
-   server:wait_until_ready()
-   server:disconnect()
-   return server:connect()
 end
 
 local function assert_sound(db, name)
@@ -112,7 +42,7 @@ describe("a ruhnsw index that many sessions use", function()
    end)
 
    it("loses no row and breaks no rule under inserts, deletes, updates, searches and vacuum", function()
-      local vacuums = hammer(server, 6, 1500, 1)
+      local vacuums = load(server, 6, 1500, 1)
       assert.is_true(vacuums > 3)
       assert_sound(db, "busy")
    end)
@@ -143,7 +73,7 @@ describe("a ruhnsw index that many sessions use", function()
       local builder = server:connect()
       builder:send(sql)
       local stage = 1
-      hammer(server, 3, 600, 2, function()
+      load(server, 3, 600, 2, function()
          if stage > 3 or not builder:ready() then return false end
          builder:receive()
          stage = stage + 1
@@ -159,8 +89,8 @@ describe("a ruhnsw index that many sessions use", function()
 
    it("is intact after the server was killed in the middle, with checked WAL", function()
       for round = 3, 5 do
-         hammer(server, 5, 1000, round, function(done, worker)
-            if done == 400 then db = crash(server, worker:backend_pid()) end
+         load(server, 5, 1000, round, function(done, worker)
+            if done == 400 then db = hammer.crash(server, worker:backend_pid()) end
             return done == 400
          end)
          assert.is_nil(server:log():find("inconsistent page", 1, true))
@@ -180,14 +110,14 @@ describe("a ruhnsw index that many sessions use", function()
       clock.wait_until("the build to have indexed rows", 60, function()
          return (db:value("SELECT max(tuples_done) FROM pg_stat_progress_create_index") or 0) > 1000
       end)
-      db = crash(server, pid)
+      db = hammer.crash(server, pid)
       assert.is_nil(db:value("SELECT to_regclass('halfway_v')::text"))
       db:exec("CREATE INDEX halfway_v ON halfway USING ruhnsw (v)")
       assert.equal("", ruhnsw.findings(db, "halfway_v"))
    end)
 
    it("survives a crash right after its build", function()
-      db = crash(server, db:backend_pid())
+      db = hammer.crash(server, db:backend_pid())
       assert.equal("", ruhnsw.findings(db, "halfway_v"))
       assert_sound(db, "busy")
    end)
@@ -196,7 +126,7 @@ describe("a ruhnsw index that many sessions use", function()
       db:exec(("CREATE UNLOGGED TABLE passing (id bigint, v ruvector(%d))"):format(DIM))
       db:exec("CREATE INDEX passing_v ON passing USING ruhnsw (v)")
       db:exec(("INSERT INTO passing SELECT i, vec(i, %d) FROM generate_series(1, 200) i"):format(DIM))
-      db = crash(server, db:backend_pid())
+      db = hammer.crash(server, db:backend_pid())
       assert_sound(db, "passing")
       db:exec(("INSERT INTO passing SELECT i, vec(i, %d) FROM generate_series(1, 200) i"):format(DIM))
       assert_sound(db, "passing")
@@ -244,7 +174,7 @@ describe("a ruhnsw index that many sessions use", function()
       end)
 
       it("answers as the primary does, while the primary goes on", function()
-         hammer(server, 4, 400, 6)
+         load(server, 4, 400, 6)
          catch_up()
          assert.is_true(replica:value("SELECT pg_is_in_recovery()"))
          assert.equal("", ruhnsw.findings(replica, "busy_v"))
@@ -254,7 +184,7 @@ describe("a ruhnsw index that many sessions use", function()
       it("searches during replay of inserts and vacuums without an error", function()
          local failures, found = {}, 0
          replica:exec("SET enable_seqscan = off")
-         hammer(server, 4, 400, 7, function()
+         load(server, 4, 400, 7, function()
             local ok, rows = pcall(replica.exec, replica,
                ("SELECT id FROM busy ORDER BY v <-> vec(0, %d) LIMIT 10"):format(DIM))
             if ok then found = found + #rows
@@ -276,7 +206,7 @@ describe("a ruhnsw index that many sessions use", function()
             return rows
          end
          local compared, sizes = 0, {}
-         hammer(server, 4, 300, 8, function(done)
+         load(server, 4, 300, 8, function(done)
             if done % 10 ~= 0 then return false end
             local ok, err = pcall(replica.transaction, replica, function()
                replica:exec("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
