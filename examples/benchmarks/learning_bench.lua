@@ -83,7 +83,7 @@ local function main()
    terminal.heading("What learning gains, on queries that it never saw")
    local sets = common.open_sets(o.names, o.queries)
    local document = { quick = o.quick, passes = o.passes, sets = {}, criteria = {} }
-   cluster.with({ directory = output .. "/cluster", preload = true, settings = twins.SERVER },
+   cluster.with({ directory = output .. "/learning-cluster", preload = true, settings = twins.SERVER },
       function(server)
          server:connect():exec("CREATE EXTENSION ruvector")
          for _, set in ipairs(sets) do run_set(server, set, o, document) end

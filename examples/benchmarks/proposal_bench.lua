@@ -76,7 +76,7 @@ local function main()
    local set, runs = data.open(SET, data.directory(SET), TEST), {}
    local options = { targets = common.numbers("TARGETS", tostring(AFTER)), learn = LEARN, passes = 1,
       turns = common.number("TURNS", 3) }
-   cluster.with({ directory = output .. "/cluster", preload = true, settings = twins.SERVER },
+   cluster.with({ directory = output .. "/proposal-cluster", preload = true, settings = twins.SERVER },
       function(server)
          server:connect():exec("CREATE EXTENSION ruvector")
          twins.load_queries(server, set)

@@ -4,7 +4,8 @@
 --                      interpolation policy: the library that the server runs, called in a loop
 --   decision, in place ruvector_get_search_params with and without adaptive search: the whole decision
 --                      of this server with what it learned, the remembered queries included
---   recording          searches in a loop inside the server, recorded and not recorded, in turns
+--   recording          searches in a loop inside the server, recorded and not recorded, in turns; and not
+--                      recorded once more, which shows the noise
 --
 -- Processor time counts everywhere, inside the server that of the backend by /proc: other processes change
 -- it little.
@@ -134,10 +135,11 @@ BEGIN
    END LOOP;
 END $$]]
 
--- Processor microseconds per query of a function under each of two settings, in turns; medians, and the
--- median of the rounds' ratios second / first.
+-- Processor microseconds per query of a function under each of several settings, in turns: an array of
+-- medians, and an array of the medians of the rounds' ratios to the first setting.
 local function in_turns(db, pid, sql, queries, settings)
-   local times = { {}, {} }
+   local times, medians, ratios = {}, {}, {}
+   for side in ipairs(settings) do times[side] = {} end
    for _ = 1, ROUNDS do
       for side, setting in ipairs(settings) do
          db:exec(setting)
@@ -146,7 +148,10 @@ local function in_turns(db, pid, sql, queries, settings)
          table.insert(times[side], (processor_ns(pid) - before) / 1000 / #queries)
       end
    end
-   return curve.median(times[1]), curve.median(times[2]), curve.median_ratio(times[2], times[1])
+   for side in ipairs(settings) do
+      medians[side], ratios[side] = curve.median(times[side]), curve.median_ratio(times[side], times[1])
+   end
+   return medians, ratios
 end
 
 --- Measures on a server whose table `learned` has learned. learning_budget: what to set it back to.
@@ -160,19 +165,20 @@ function M.run(server, set, learning_budget)
    db:exec(DECIDES:format(twins.LEARNED, measure.K))
    db:exec("SET ruvector.trajectory_sample_rate = 0")
    local some = measure.range(set.first, math.min(set.last, set.first + QUERIES - 1))
-   local static, adaptive = in_turns(db, pid, "SELECT pg_temp.run_decisions($1)",
+   local decisions = in_turns(db, pid, "SELECT pg_temp.run_decisions($1)",
       measure.range(0, math.min(set.queries.count, DECISIONS) - 1),
       { "SET ruvector.adaptive_search = off", "SET ruvector.adaptive_search = on" })
-   out.decision_in_place_us = adaptive - static
+   out.decision_in_place_us = decisions[2] - decisions[1]
    -- The worker must not learn from these, only drain them.
    server:configure { ["ruvector.learning_budget"] = 0.001 }
    server:reload()
-   local off, on, ratio = in_turns(db, pid, "SELECT pg_temp.run_searches($1)", some,
-      { "SET ruvector.trajectory_sample_rate = 0", "SET ruvector.trajectory_sample_rate = 1" })
+   local off, on = "SET ruvector.trajectory_sample_rate = 0", "SET ruvector.trajectory_sample_rate = 1"
+   local searches, ratios = in_turns(db, pid, "SELECT pg_temp.run_searches($1)", some, { off, on, off })
    server:configure { ["ruvector.learning_budget"] = learning_budget }
    server:reload()
-   out.search_us, out.recorded_search_us, out.recording_share = off, on, ratio - 1
-   out.decision_share = out.decision_us / off
+   out.search_us, out.recorded_search_us = searches[1], searches[2]
+   out.recording_share, out.noise_share = ratios[2] - 1, ratios[3] - 1
+   out.decision_share = out.decision_us / out.search_us
    db:exec(("SELECT ruvector_disable_learning('%s')"):format(twins.LEARNED)) -- it has test queries now
    db:close()
    return out
@@ -187,6 +193,8 @@ function M.print(o)
       { "whole decision in this server, remembered queries included", us(o.decision_in_place_us) },
       { "search, not recorded", us(o.search_us) },
       { "search, recorded", us(o.recorded_search_us) },
+      { ("search, not recorded, once more: %+.4f of the first"):format(o.noise_share),
+         us(o.search_us * (1 + o.noise_share)) },
    })
 end
 
