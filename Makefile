@@ -249,12 +249,12 @@ bench-index: install-as-needed ## ruhnsw against pgvector: speed at equal recall
 bench-learning: install-as-needed ## what learning gains: recall, distances and time on queries it never saw; QUICK=1 for a short one
 	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \
 	  QUICK='$(QUICK)' DATASETS='$(DATASETS)' DATA='$(DATA)' SEEDS='$(SEEDS)' TARGETS='$(TARGETS)' \
-	  QUERIES='$(QUERIES)' LEARN='$(LEARN)' PASSES='$(PASSES)' DRIFT='$(DRIFT)' OVERHEAD='$(OVERHEAD)' \
+	  QUERIES='$(QUERIES)' LEARN='$(LEARN)' PASSES='$(PASSES)' DRIFT='$(DRIFT)' OVERHEAD='$(OVERHEAD)' TIMED='$(TIMED)' \
 	  luajit examples/benchmarks/learning_bench.lua
 
 bench-proposal: install-as-needed ## the proposal's targets in one run: recall, p99, memory, learning time
 	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \
-	  SEEDS='$(SEEDS)' TARGETS='$(TARGETS)' TURNS='$(TURNS)' luajit examples/benchmarks/proposal_bench.lua
+	  SEEDS='$(SEEDS)' TARGETS='$(TARGETS)' TIMED='$(TIMED)' luajit examples/benchmarks/proposal_bench.lua
 
 docs: ## pages of the library for policy authors, in BUILD/docs
 	@$(MAKE) --no-print-directory -s deps PACKAGES=lua-ldoc

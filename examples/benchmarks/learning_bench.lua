@@ -14,9 +14,10 @@
 --   QUICK=1             the bundled data only, one seed
 --   DATASETS="a b"      by name; default: all that are present
 --   DATA=folder         where those that are not bundled are; default ../shared/data
---   SEEDS="1 2 3"       one run each
+--   SEEDS="1 2 3"       one run each; 0 is the order of the files
 --   TARGETS="0.9 0.95"  the declared recalls
 --   QUERIES, LEARN      test queries, learning queries at most; default 2500 and all
+--   TIMED               test queries whose latency is measured, at each target; default 1000
 --   PASSES              how often the learning queries are sent, after the first time in random order;
 --                       default 1
 --   DRIFT=0, OVERHEAD=0 leave out the new topic (learning/drift.lua), the overhead (learning/overhead.lua),
@@ -43,7 +44,8 @@ local function options()
       seeds = common.numbers("SEEDS", quick and "1" or "1 2 3"),
       targets = common.numbers("TARGETS", "0.90 0.95 0.98 0.99"),
       queries = common.number("QUERIES", 2500), learn = common.number("LEARN", math.huge),
-      passes = common.number("PASSES", 1), drift = common.flag("DRIFT", true),
+      passes = common.number("PASSES", 1), timed = common.number("TIMED", 1000),
+      drift = common.flag("DRIFT", true),
       overhead = common.flag("OVERHEAD", true) }
 end
 

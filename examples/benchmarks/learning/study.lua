@@ -150,9 +150,7 @@ local function at_target(sides, points, by_query, queries, target)
    local distances, p99 = curve.mean(counted.distances), curve.quantile(counted.distances, 0.99)
    local static = static_at_equal_recall(points, sides.count_plain, queries, recall)
    local timed = {}
-   for _ = 1, sides.turns do
-      for _, query in ipairs(queries) do timed[#timed + 1] = query end
-   end
+   for i = 1, sides.timed or #queries do timed[i] = queries[(i - 1) % #queries + 1] end
    local tallies = measure.take_turns({
       { searcher = sides.learned[1], settings = adaptive },
       { searcher = sides.plain[1], settings = { adaptive_search = "off", ef_search = static.ef_search } },
@@ -186,7 +184,7 @@ local function measure_targets(server, set, points, by_query, options)
       count_learned = twins.counters(server, set, twins.LEARNED),
       count_plain = twins.counters(server, set, twins.PLAIN) }
    local out = {}
-   sides.turns = options.turns or 1
+   sides.timed = options.timed
    for i, target in ipairs(options.targets) do
       out[i] = at_target(sides, points, by_query, queries, target)
       out[i].off = switched_off(sides.count_learned, points, queries, out[i].static)
@@ -198,8 +196,9 @@ local function measure_targets(server, set, points, by_query, options)
    return out
 end
 
---- All of it. options: targets, learn (learning queries at most), passes, turns (how often the test queries
--- are timed; default 1). Returns a table of figures; in each target `recalls`, by query.
+--- All of it. options: targets, learn (learning queries at most), passes, timed (how many test queries are
+-- timed, those of the list over and over; default: each once). Returns a table of figures; in each target
+-- `recalls`, by query.
 function M.run(server, set, seed, options)
    local out, db = { seed = seed }, twins.connect(server)
    common.step(("seed %d: both tables and indexes"):format(seed), function()
