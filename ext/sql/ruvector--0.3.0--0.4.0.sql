@@ -326,3 +326,13 @@ CREATE FUNCTION ruvector_explain_selection("table" regclass, k integer DEFAULT 1
 
 COMMENT ON FUNCTION ruvector_explain_selection(regclass, integer, double precision) IS
     'which of two indexes on a column the planner prefers, and why';
+
+-- Parameters for the indexes of a table (without one: for a new index), with the reason for each and
+-- the figures it rests on.
+CREATE FUNCTION ruvector_recommend_params("table" regclass, OUT index regclass, OUT parameter text,
+                                          OUT current text, OUT recommended text, OUT reason text,
+                                          OUT evidence text) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_recommend_params' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_recommend_params(regclass) IS
+    'which parameters the indexes of a table should have, and why';

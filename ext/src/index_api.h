@@ -46,6 +46,8 @@ extern int ruv_index_search(Relation index, const float *query, int k, int effor
  * ef_search of a graph or a number of probes. *distances: the work. Returns how many. */
 extern int ruv_index_probe(Relation index, const float *query, int k, int effort, rv_hit *hits,
                            uint64 *distances);
+/* How vectors are kept, as the storage parameter names it; a constant. */
+extern const char *ruv_index_storage_name(Relation index);
 /* The name of that effort as a storage parameter; the least and the most that make sense for k
  * rows. */
 extern const char *ruv_index_effort_name(Relation index);

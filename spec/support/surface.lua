@@ -123,6 +123,8 @@ M.GUARDED = {
       guarded("superusers", "refuses", "refuses", "ruvector_rollback_policy('verdict')"),
    ["ruvector_shadow_report()"] =
       guarded("superusers", "works", "works", "ruvector_shadow_report()"),
+   ["ruvector_recommend_params(regclass)"] =
+      guarded("monitors", "works", "works", "ruvector_recommend_params('items')"),
    ["ruvector_reload_policies()"] =
       guarded("superusers", "works", "works", "ruvector_reload_policies()"),
 }

@@ -13,6 +13,7 @@
 #include "ruvector/kmeans.h"
 #include "ruvector/stats.h"
 #include "ruvector/certificate.h"
+#include "ruvector/advice.h"
 #include "ruvector/bank.h"
 #include "ruvector/memory.h"
 #include "ruvector/ivf.h"

@@ -254,6 +254,7 @@ ruhnsw_get_info(Relation index, RuhnswInfo *info)
     ruhnsw_read_meta(index, &meta);
     ruhnsw_identity(index, &meta, &info->identity);
     info->m = meta.m;
+    info->storage = ruhnsw_storage_name((RuhnswStorage)meta.storage);
     info->ef_construction = ruhnsw_option_ef_construction(index);
     info->max_norm = meta.max_norm;
     info->entry_node = meta.entry;

@@ -17,6 +17,7 @@ typedef struct RuhnswInfo {
     RuvIndexIdentity identity;
     int m;
     int ef_construction;
+    const char *storage; /* as built; a constant */
     float max_norm;    /* upper bound of the rows' norms (inner product) */
     uint64 entry_node; /* block << 16 | slot; 0 when empty */
     int entry_level;   /* -1 when empty */
