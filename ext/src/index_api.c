@@ -71,6 +71,24 @@ ruv_index_trace(Relation index, const float *query, const rv_trace_limits *limit
         ruhnsw_trace(index, query, limits, truth, truth_count, efforts, summary);
 }
 
+void
+ruv_index_windows(Relation index, const RuvChoice *choice, int k, int *size, int *windows)
+{
+    bool by_slack = choice->mode == RV_SEARCH_ADAPTIVE && choice->way != RV_WAY_STATIC;
+
+    *size = choice->window;
+    *windows = 0;
+    if (by_slack && ruivf_is_index(index)) {
+        /* Each window is twice the one before. */
+        for (int64 sum = 0, window = *size; sum < k; window *= 2, (*windows)++)
+            sum += window;
+        return;
+    }
+    if (by_slack)
+        *size = ruhnsw_results_per_window(index, choice->window);
+    *windows = (k + *size - 1) / *size;
+}
+
 uint64
 ruv_index_trace_distances(Relation index, double rows)
 {

@@ -35,6 +35,9 @@ extern void ruv_index_trace(Relation index, const float *query, const rv_trace_l
                             const float *truth, uint32 truth_count, rv_effort *efforts,
                             rv_trace_summary *summary);
 
+/* Results per window of the search chosen, and how many windows k results take. */
+extern void ruv_index_windows(Relation index, const RuvChoice *choice, int k, int *size,
+                              int *windows);
 /* Distances that a trace may compute: a bound for a table of so many rows. */
 extern uint64 ruv_index_trace_distances(Relation index, double rows);
 

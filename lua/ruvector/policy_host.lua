@@ -210,7 +210,8 @@ function Host:keep(pattern, now_us)
 end
 
 --- A batch for distill. samples: { query = {...}, slacks = {...}, efs = {...}, distances = {...},
---- nearest = {...}, work = function(slack) -> distances, age_s, weight, confidence, recall, success }; math.huge is not found.
+--- nearest = {...}, work = function(slack) -> distances, age_s,
+--- weight, confidence, recall, success }; math.huge is not found.
 function M.batch(samples, options)
    options = options or {}
    local dim = options.dim or #(samples[1] or { query = { 0 } }).query

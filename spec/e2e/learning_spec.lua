@@ -90,8 +90,8 @@ describe("a table that learns", function()
          local plan = db:row("SELECT * FROM ruvector_get_search_params('items_embedding', $1::ruvector, 25)",
             tests[1])
          assert.equal("adaptive", plan.mode)
-         assert.equal(learning.K, plan.window_size)
-         assert.equal(3, plan.windows)
+         assert.equal(15, plan.window_size) -- 10 and half as many, to rank by exact distances
+         assert.equal(2, plan.windows)
          assert.is_true(plan.slack > 0)
          assert.is_true(plan.expected_recall >= target and plan.expected_recall <= 1)
          assert.is_true(plan.ef_search >= 8 * learning.K)
@@ -104,7 +104,9 @@ describe("a table that learns", function()
          assert.equal(35, #wide.ids)
          local last = db:row("SELECT * FROM ruvector_last_search()")
          assert.equal("adaptive", last.mode)
-         assert.equal(3, last.windows) -- of 15: 10 and half as many, to rank by exact distances
+         assert.equal(3, last.windows)
+         assert.equal(3, db:value("SELECT windows FROM ruvector_get_search_params('items_embedding', $1, 35)",
+            tests[1]))
       end)
 
       it("is static again where a setting or the index says so", function()

@@ -137,7 +137,7 @@ ruv_last_search_row(PG_FUNCTION_ARGS)
 /* ---- what the next search would do --------------------------------------------------------- */
 
 static void
-plan_search(Oid index_oid, Datum query, RuvChoice *choice)
+plan_search(Oid index_oid, Datum query, int k, RuvChoice *choice, int *window, int *windows)
 {
     Relation index = relation_open(index_oid, AccessShareLock);
     RuvIndexIdentity identity;
@@ -154,6 +154,7 @@ plan_search(Oid index_oid, Datum query, RuvChoice *choice)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("a zero vector has no direction, so it has no cosine distance")));
     ruv_choose(&identity, prepared, choice);
+    ruv_index_windows(index, choice, k, window, windows);
     relation_close(index, AccessShareLock);
 }
 
@@ -180,6 +181,8 @@ ruv_get_search_params(PG_FUNCTION_ARGS)
     bool nulls[SEARCH_PARAMS_COLUMNS] = {false};
     TupleDesc descriptor;
     RuvChoice choice;
+    int window;
+    int windows;
     bool adaptive;
     int i = 0;
 
@@ -188,15 +191,15 @@ ruv_get_search_params(PG_FUNCTION_ARGS)
     if (k < 1)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("k is %d; it must be at least 1", k)));
-    plan_search(index_oid, PG_GETARG_DATUM(1), &choice);
+    plan_search(index_oid, PG_GETARG_DATUM(1), k, &choice, &window, &windows);
     adaptive = choice.mode == RV_SEARCH_ADAPTIVE;
     values[i++] = CStringGetTextDatum(mode_name(choice.mode));
     values[i++] = CStringGetTextDatum(ruv_choice_reason_name(choice.reason));
     values[i++] = Int32GetDatum(choice.ef_search);
     values[i++] = Float8GetDatum(choice.slack);
     values[i++] = Int32GetDatum(choice.probes);
-    values[i++] = Int32GetDatum(choice.window);
-    values[i++] = Int32GetDatum((k + choice.window - 1) / choice.window);
+    values[i++] = Int32GetDatum(window);
+    values[i++] = Int32GetDatum(windows);
     values[i++] = Float8GetDatum(choice.target_recall);
     values[i] = known(choice.expected_recall, &nulls[i]);
     i++;

@@ -261,6 +261,15 @@ ruhnsw_get_info(Relation index, RuhnswInfo *info)
     info->entry_level = meta.entry_level;
 }
 
+int
+ruhnsw_results_per_window(Relation index, int k)
+{
+    RuhnswMetaData meta;
+
+    ruhnsw_read_meta(index, &meta);
+    return (int)ruhnsw_window_over((RuhnswStorage)meta.storage, (uint32)k);
+}
+
 bool
 ruhnsw_prepare(rv_metric metric, int dim, const RuVector *value, float *out)
 {

@@ -144,9 +144,15 @@ typedef struct RuhnswResult {
  * not quite those by their vectors. Traces use it as well, so slacks are calibrated for it.
  */
 static inline uint32
+ruhnsw_window_over(RuhnswStorage storage, uint32 k)
+{
+    return ruhnsw_has_rest(storage) ? k + Max(k / 2, 4) : k;
+}
+
+static inline uint32
 ruhnsw_window(const RuhnswGraph *graph, uint32 k)
 {
-    return ruhnsw_has_rest(graph->geometry.storage) ? k + Max(k / 2, 4) : k;
+    return ruhnsw_window_over(graph->geometry.storage, k);
 }
 
 /* Reads a node with all checks; false when it vanished or died. */

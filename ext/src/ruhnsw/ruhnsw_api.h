@@ -24,6 +24,8 @@ typedef struct RuhnswInfo {
 } RuhnswInfo;
 
 extern void ruhnsw_get_info(Relation index, RuhnswInfo *info);
+/* Results per window of a search for k by slack. */
+extern int ruhnsw_results_per_window(Relation index, int k);
 
 /*
  * Deep trace of one query (as the index compares it: unit length for cosine) over the index's
