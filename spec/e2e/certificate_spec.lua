@@ -158,7 +158,7 @@ describe("a recall certificate", function()
    end)
 
    it("goes with what was learned", function()
-      db:exec("SELECT ruvector_disable_learning('items')")
+      db:exec("SELECT ruvector_disable_learning('items', forget => true)")
       assert.equal(0, db:value("SELECT count(*) FROM ruvector_recall_checks"))
    end)
 end)

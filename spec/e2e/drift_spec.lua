@@ -67,7 +67,8 @@ describe("a new topic", function()
       local before, recalls = learning.stats(db, "items").trajectories, {}
       for block = 1, BLOCKS do
          recalls[block] = recall_of(topic(BLOCK, 1000 + block))
-         assert.is_true(recalls[block] > TARGET - 0.03, ("recall %.3f in block %d"):format(recalls[block], block))
+         assert.is_true(recalls[block] > TARGET - 0.03,
+            ("recall %.3f in block %d"):format(recalls[block], block))
       end
       clock.wait_until("the new topic to be noticed", learning.LIMIT, function()
          return server:log():find("take more effort for now: queries have changed", 1, true) ~= nil
