@@ -177,12 +177,16 @@ test-e2e: install-as-needed ## specs against private PostgreSQL servers
 SOAK_MINUTES ?= 10
 FUZZ_ROUNDS  ?= 500
 FUZZ_INPUTS  ?= 200000
+FUZZ_SECONDS ?= 3600
 
 soak: install-as-needed ## ten clients on one index for SOAK_MINUTES
 	@env SOAK_MINUTES=$(SOAK_MINUTES) $(BUSTED) spec/e2e/soak_spec.lua
 
 fuzz-pages: install-as-needed ## index files with flipped bits, FUZZ_ROUNDS times
 	@env FUZZ_ROUNDS=$(FUZZ_ROUNDS) $(BUSTED) spec/e2e/page_corruption_spec.lua
+
+fuzz-policy: build ## the policy host under mutated policies and hostile inputs, FUZZ_SECONDS long
+	@env FUZZ_SECONDS=$(FUZZ_SECONDS) $(BUSTED) spec/host/fuzz_spec.lua
 
 fuzz-type: install-as-needed ## the type under FUZZ_INPUTS mutated inputs
 	@env FUZZ_INPUTS=$(FUZZ_INPUTS) $(BUSTED) spec/e2e/type_fuzz_spec.lua
@@ -280,5 +284,5 @@ clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
 .PHONY: help deps build install docs install-as-needed demo test test-engine test-policies test-sql \
-        test-e2e soak fuzz-pages fuzz-type test-assert valgrind sanitize sanitized-libraries bench bench-index \
+        test-e2e soak fuzz-pages fuzz-type fuzz-policy test-assert valgrind sanitize sanitized-libraries bench bench-index \
         bench-learning bench-proposal lint format clean

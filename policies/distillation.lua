@@ -22,6 +22,7 @@ local max, min, floor = math.max, math.min, math.floor
 
 local policy = {
    name = "distillation",
+   contract = 1,
    version = "1.0.0",
    describe = "Calibrates the slack for each recall target from deep traces: one table for the whole index, "
       .. "and a shrunken correction for each region of the query space.",

@@ -19,6 +19,7 @@ local max, min = math.max, math.min
 
 local policy = {
    name = "interpolation",
+   contract = 1,
    version = "1.0.0",
    describe = "Blends what the nearest patterns say, by similarity and confidence, "
       .. "shrunk to the index-wide pattern.",

@@ -14,6 +14,7 @@ local max, min, floor = math.max, math.min, math.floor
 
 local policy = {
    name = "retention",
+   contract = 1,
    version = "1.0.0",
    describe = "Merges alike patterns by weight; drops those that are little used, weak and old.",
    defaults = {

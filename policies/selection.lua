@@ -15,6 +15,7 @@ local max = math.max
 
 local policy = {
    name = "selection",
+   contract = 1,
    version = "1.0.0",
    describe = "Measured latency of searches for as many rows, else the planner's cost; "
       .. "missing recall counts as cost.",

@@ -18,6 +18,7 @@ local floor, max, min = math.floor, math.max, math.min
 
 local policy = {
    name = "tuning",
+   contract = 1,
    version = "1.0.0",
    describe = "Least effort for a high or a modest recall, or the least product of work and misses.",
    defaults = {

@@ -36,6 +36,7 @@ local MAX_M, MAX_LISTS = 100, 32768
 
 local policy = {
    name = "verdict",
+   contract = 1,
    version = "1.1.0",
    describe = "Scores recall, latency, diversity and user feedback; "
       .. "success is their weighted mean above a threshold.",
