@@ -75,6 +75,22 @@
 #define ruv_can_build_parallel(am) ((void)(am))
 #endif
 
+/* How many backends there can be, asked while shared memory is sized, and the number of this one
+ * among them, from 0 (miscadmin.h, storage/proc.h and their kin must be included where it is used).
+ * Before 15 the limit is not known yet when a library asks for memory, but what it is made of is.
+ */
+#if PG_VERSION_NUM >= 150000
+#define ruv_backend_limit() MaxBackends
+#else
+#define ruv_backend_limit()                                                                        \
+    (MaxConnections + autovacuum_max_workers + 1 + max_worker_processes + max_wal_senders)
+#endif
+#if PG_VERSION_NUM >= 170000
+#define ruv_backend_number() ((int)MyProcNumber)
+#else
+#define ruv_backend_number() ((int)MyBackendId - 1)
+#endif
+
 /* The bit of LWLock.state that says "held exclusively": LW_VAL_EXCLUSIVE, private to lwlock.c, the
  * same in 13 to 17. */
 #define RUV_LWLOCK_EXCLUSIVE ((uint32)1 << 24)

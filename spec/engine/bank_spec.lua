@@ -674,6 +674,41 @@ describe("pruning", function()
    end)
 end)
 
+describe("a reduced bank", function()
+   local function reduced(bank, regions, allocator)
+      local out = ffi.new("rv_bank *[1]")
+      local status = lib.rv_bank_most_used(bank, allocator or engine.allocator, regions, out, err)
+      if not allocator then
+         engine.check(status, err)
+         return ffi.gc(out[0], lib.rv_bank_destroy)
+      end
+      if status == lib.RV_OK then lib.rv_bank_destroy(out[0]) end
+      return status
+   end
+
+   it("has the index-wide pattern and the regions used most, the younger of equals", function()
+      local bank = B.new(L2, 2)
+      B.put(bank, B.index_pattern { usage = 0 })
+      for i, usage in ipairs { 5, 9, 1, 9, 0 } do
+         B.put(bank, B.pattern { usage = usage, updated_us = i }, floats(i, i))
+      end
+      local function ids(regions)
+         local list, small = {}, reduced(bank, regions)
+         for i = 1, B.check(small) do list[i] = tonumber(lib.rv_bank_get(small, i - 1, nil).id) end
+         return list
+      end
+      assert.same({ 1 }, ids(0))
+      assert.same({ 1, 5 }, ids(1))
+      assert.same({ 1, 2, 3, 5 }, ids(3))
+      assert.equal(B.contents(bank), B.contents(reduced(bank, 99)))
+   end)
+
+   it("is made without memory or not at all", function()
+      local bank = B.fill(B.new(L2, 2), 5, function() return floats(1, 2) end)
+      assert.is_true(B.fail_each_allocation(function(allocator) return reduced(bank, 3, allocator) end) >= 4)
+   end)
+end)
+
 describe("without memory", function()
    it("creating a bank and putting patterns fails cleanly", function()
       local failures = B.fail_each_allocation(function(allocator)

@@ -146,6 +146,11 @@ rv_status rv_bank_lookup(rv_bank *bank, const float *query, uint32_t k, rv_bank_
 rv_status rv_bank_consolidate(rv_bank *bank, double similarity, rv_merge_fn merge, void *merge_ctx,
                               uint32_t *merged, rv_error *err);
 
+/* A bank of its own with the index-wide pattern and the regions that were used most, the younger of
+ * equals: at most so many. */
+rv_status rv_bank_most_used(const rv_bank *bank, const rv_allocator *allocator, uint32_t regions,
+                            rv_bank **out, rv_error *err);
+
 /* Drops region patterns for which keep returns false, all after the last call of keep. *pruned
  * counts. */
 typedef bool (*rv_keep_fn)(void *ctx, const rv_pattern *pattern);

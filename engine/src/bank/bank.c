@@ -4,6 +4,7 @@
 #include "internal.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 rv_status
@@ -281,6 +282,60 @@ rv_bank_put(rv_bank *bank, const rv_pattern *pattern, const float *centroid, uin
         bank->last_id = new_id;
     if (id != NULL)
         *id = new_id;
+    return RV_OK;
+}
+
+static int
+by_usage(const void *a, const void *b)
+{
+    const bank_entry *x = *(const bank_entry *const *)a, *y = *(const bank_entry *const *)b;
+
+    if (x->pattern.usage != y->pattern.usage)
+        return x->pattern.usage > y->pattern.usage ? -1 : 1;
+    if (x->pattern.updated_us != y->pattern.updated_us)
+        return x->pattern.updated_us > y->pattern.updated_us ? -1 : 1;
+    return x->pattern.id < y->pattern.id ? -1 : 1;
+}
+
+static rv_status
+put_most_used(const rv_bank *bank, uint32_t regions, rv_bank *out, rv_error *err)
+{
+    uint32_t wanted = regions < bank->count ? regions : bank->count;
+    bank_entry **order;
+    rv_status status = RV_OK;
+
+    if (bank->index != NULL)
+        status = rv_bank_put(out, &bank->index->pattern, NULL, NULL, err);
+    if (status != RV_OK || wanted == 0)
+        return status;
+    order = rv_alloc_array(out->allocator, bank->count, sizeof(*order));
+    if (order == NULL)
+        return rv_fail_nomem(err, bank->count * sizeof(*order));
+    memcpy(order, bank->regions, bank->count * sizeof(*order));
+    qsort(order, bank->count, sizeof(*order), by_usage);
+    for (uint32_t i = 0; status == RV_OK && i < wanted; i++)
+        status = rv_bank_put(out, &order[i]->pattern, order[i]->centroid, NULL, err);
+    rv_free(out->allocator, order);
+    return status;
+}
+
+rv_status
+rv_bank_most_used(const rv_bank *bank, const rv_allocator *allocator, uint32_t regions,
+                  rv_bank **out, rv_error *err)
+{
+    rv_bank *reduced;
+    rv_status status =
+        rv_bank_create(allocator, bank->metric, bank->dim, bank->max_patterns, &reduced, err);
+
+    if (status != RV_OK)
+        return status;
+    status = put_most_used(bank, regions, reduced, err);
+    if (status != RV_OK) {
+        rv_bank_destroy(reduced);
+        return status;
+    }
+    reduced->last_id = bank->last_id;
+    *out = reduced;
     return RV_OK;
 }
 

@@ -409,13 +409,10 @@ ruv_learn_round(RuvIndexState *state, bool force)
     if (state->bank_changed && state->bank != NULL) {
         bool renewed_memory = state->memory_changed;
 
-        ruv_publish_bank(state->slot, state->index_oid, state->bank, state->flat_memory,
-                         state->flat_memory_size, state->has_plan ? &state->plan : NULL);
-        state->bank_changed = false;
-        state->plan_changed = false;
+        state->memory_changed = false;
+        ruv_state_publish(state);
         if (renewed_memory)
             state->memory_published = GetCurrentTimestamp();
-        state->memory_changed = false;
     }
     state->learning_seconds += ruv_processor_seconds() - started;
     return true;

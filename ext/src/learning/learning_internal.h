@@ -3,7 +3,7 @@
  *
  *   shmem.c      layout, start-up and the lock table of the shared memory
  *   registry.c   which indexes learn: slots in shared memory, looked up once per backend
- *   publish.c    banks in shared memory: written by the worker, copied by backends
+ *   publish.c    banks in shared memory: written by the worker, read in place by backends
  *   policy.c     the one gateway to the policy host; policy_choice.c which policy serves an index;
  *                shadow.c candidates beside the serving ones
  *   optimizer.c  ruv_choose: how to search
@@ -77,14 +77,14 @@ typedef struct RuvIndexSlot {
     Oid database; /* InvalidOid: free */
     Oid index_oid;
     Oid table_oid;
-    bool fresh;        /* just registered: what the worker remembers of the index is void */
-    int database_slot; /* whose ring it uses */
-    pg_atomic_uint64 bank_generation; /* 0: nothing published; never repeats in a cluster's run */
-    dsa_pointer bank;
-    Size bank_offset; /* from the start of the bank area */
+    bool fresh;               /* just registered: what the worker remembers of the index is void */
+    int database_slot;        /* whose ring it uses */
+    pg_atomic_uint64 bank_at; /* of the published chunk in the bank area; 0: none. See publish.c */
+    dsa_pointer bank;         /* the same chunk */
     Size bank_size;
+    uint32 patterns_left_out;       /* for lack of bank memory */
+    uint32 queries_left_out;        /* remembered ones */
     Size memory_size;               /* of the flat memory behind the bank; 0: none */
-    bool has_plan;                  /* a plan is behind that */
     int64 last_learned;             /* TimestampTz; 0: never */
     pg_atomic_uint64 guard;         /* RuvGuard, packed; 0: none. See guard.c */
     pg_atomic_uint64 bank_revision; /* counts the changes by sessions (bank_edit.h) */
@@ -115,10 +115,19 @@ typedef struct RuvPolicyCounters {
 /* Policies that have counters of their own; twice what a directory may hold. */
 #define RUV_NAMED_POLICIES 128
 
+/* What one backend reads, on a cache line of its own: the bank sequence that it saw when it began,
+ * 0 when it reads nothing. See publish.c. */
+typedef struct RuvReader {
+    pg_atomic_uint64 since;
+    char padding[PG_CACHE_LINE_SIZE - sizeof(pg_atomic_uint64)];
+} RuvReader;
+
 typedef struct RuvShared {
     LWLock *lock;
-    uint64 boot_id;                   /* random; half of every query id */
-    uint64 bank_sequence;             /* last bank generation given out */
+    uint64 boot_id;                 /* random; half of every query id */
+    pg_atomic_uint64 bank_sequence; /* counts the chunks that left their slot, from 1 */
+    dsa_pointer retired_banks;      /* a list of them, those that may still be read */
+    int reader_count;
     Latch *launcher_latch;            /* NULL: no launcher */
     ConditionVariable worker_changed; /* a worker ended, or finished an extraction */
     int database_count;
@@ -137,6 +146,7 @@ extern RuvShared *ruv_shared; /* NULL without preloading */
 
 extern rv_ring *ruv_shared_ring(int database_slot);
 extern char *ruv_shared_bank_area(void);
+extern RuvReader *ruv_shared_readers(void);
 extern Size ruv_shared_bytes(void);
 
 /* ---- registry.c ---------------------------------------------------------------------------- */
@@ -148,14 +158,9 @@ typedef struct RuvIndexCache {
     RuvIndexSlot *slot;         /* NULL: the index does not learn */
     RuvPolicyNames policies;    /* that serve it */
     rv_ring *ring;
-    uint64 bank_generation; /* of the copy below */
-    char *bank;             /* NULL: none */
-    Size bank_size;
-    Size bank_capacity;
-    Size memory_size;
-    const char *memory; /* the remembered queries, within the copy; NULL: none */
-    bool has_plan;
-    const rv_plan *plan; /* within the copy; NULL: none */
+    const char *bank;    /* between ruv_fetch_bank and ruv_release_bank */
+    const char *memory;  /* the remembered queries; NULL: none */
+    const rv_plan *plan; /* NULL: none */
 } RuvIndexCache;
 
 /* The entry of an index, resolved against the registry's present generation. Takes the lock
@@ -225,14 +230,18 @@ extern void ruv_costs_observe(RuvIndexSlot *slot, const rv_trajectory *head);
 /* Attaches the bank area, which may raise an error, so that what follows cannot. */
 extern void ruv_publish_prepare(void);
 /* Flattens and publishes the bank, together with the flat memory it was calibrated with
- * (memory_size 0: none) and the plan made from both (NULL: none); raises an error when the bank
- * area is too small. */
-extern void ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *memory,
+ * (memory_size 0: none) and the plan made from both (NULL: none). False: there is no room, even
+ * without regions; what was published stays. */
+extern bool ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *memory,
                              Size memory_size, const rv_plan *plan);
+/* Frees what was published before and is not read any more. */
+extern void ruv_publish_reclaim(void);
 /* The caller holds the lock exclusively. */
 extern void ruv_unpublish_locked(RuvIndexSlot *slot);
-/* Brings the backend's copy up to date. False: none is published or memory is short. */
+/* Finds the published bank, which stays where it is until it is released: soon, and in the same
+ * function. False: none is published. Takes no lock, allocates nothing, raises no error. */
 extern bool ruv_fetch_bank(RuvIndexCache *cache);
+extern void ruv_release_bank(RuvIndexCache *cache);
 
 /* ---- policy.c ------------------------------------------------------------------------------ */
 

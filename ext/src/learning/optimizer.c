@@ -306,6 +306,8 @@ ruv_choose(const RuvIndexIdentity *index, const float *query, RuvChoice *choice)
         choice->reason = RUV_REASON_INDEX_OFF;
     else if (cache->slot == NULL || !ruv_fetch_bank(cache))
         choice->reason = RUV_REASON_NOTHING_LEARNED;
-    else
+    else {
         choose_adaptive(index, cache, query, choice);
+        ruv_release_bank(cache);
+    }
 }

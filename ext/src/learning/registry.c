@@ -46,8 +46,6 @@ cache_entry(Oid index_oid)
 static void
 cache_resolve(RuvIndexCache *entry, Oid index_oid, uint64 generation)
 {
-    if (entry->index_oid != index_oid)
-        entry->bank_generation = 0; /* the copy is another index's */
     entry->index_oid = index_oid;
     entry->slot = NULL;
     entry->ring = NULL;

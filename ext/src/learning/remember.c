@@ -13,6 +13,7 @@
 #include "learning/worker.h"
 
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #define RUV_MEMORY_LIMIT 100000
 /* Share of the bank area that the memory of one index may take; two forms of it live there for a
@@ -21,6 +22,8 @@
 #define RUV_MEMORY_OVERHEAD 300 /* bytes per query besides its code, measured */
 #define RUV_MEMORY_MINIMUM 16
 #define RUV_MEMORY_GROWTH 3.0
+/* Until a bank for which there was no room is tried again. */
+#define RUV_NO_ROOM_MS 10000
 #define RUV_MEMORY_GROWTH_PAUSED 1.1
 
 /* Queries that are kept: as many as searches are, within the shared memory for them. */
@@ -30,6 +33,8 @@ memory_capacity(const RuvIndexState *state)
     double room = (double)ruv_bank_memory * 1024 * RUV_MEMORY_SHARE;
     double fit = room / (state->identity.dim + RUV_MEMORY_OVERHEAD);
 
+    if (state->memory_limit > 0)
+        fit = Min(fit, state->memory_limit);
     return (uint32)Max(RUV_MEMORY_MINIMUM, Min(Min(state->window, RUV_MEMORY_LIMIT), fit));
 }
 
@@ -86,6 +91,8 @@ ruv_memory_due(const RuvIndexState *state, bool paused)
 
     if (!ruv_keeps_queries(state))
         return state->memory != NULL || state->flat_memory != NULL;
+    if (state->memory_limit > 0 && count > 0 && count < flat_count(state))
+        return true; /* the flat form cannot be published */
     if (list_length(state->samples) < state->min_samples || count < (uint32)state->min_samples)
         return false;
     /* Full, it forgets its older half: fewer queries, but newer ones. */
@@ -145,4 +152,51 @@ ruv_memory_entry_points(const RuvIndexState *state, const float *query, rv_memor
     ruv_context_allocator(CurrentMemoryContext, &allocator);
     ruv_check(rv_memory_lookup(state->flat_memory, &allocator, query, true, match, &err), &err,
               "looking up remembered queries");
+}
+
+/* ---- room in shared memory ----------------------------------------------------------------- */
+
+static void
+note_no_room(const RuvIndexState *state, const char *consequence)
+{
+    ereport(LOG, (errmsg("ruvector.bank_memory is used up: %s for index \"%s\"", consequence,
+                         NameStr(state->index_name)),
+                  errhint("Raise ruvector.bank_memory and restart the server.")));
+}
+
+/* Keeps the newer half of the remembered queries at most. */
+static void
+remember_fewer(RuvIndexState *state)
+{
+    uint32 limit = Max(flat_count(state) / 2, RUV_MEMORY_MINIMUM);
+    rv_memory *fewer = NULL;
+    rv_error err = {0};
+
+    ruv_check(rv_memory_unflatten(&state->allocator, state->flat_memory, limit, &fewer, &err), &err,
+              "remembering fewer queries");
+    if (state->memory_limit == 0)
+        note_no_room(state, "fewer queries are remembered");
+    state->memory_limit = limit;
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    state->slot->queries_left_out += flat_count(state) - rv_memory_count(fewer);
+    LWLockRelease(ruv_shared->lock);
+    rv_memory_destroy(state->memory);
+    state->memory = fewer;
+}
+
+void
+ruv_state_publish(RuvIndexState *state)
+{
+    state->bank_changed = false;
+    state->plan_changed = false;
+    if (ruv_publish_bank(state->slot, state->index_oid, state->bank, state->flat_memory,
+                         state->flat_memory_size, state->has_plan ? &state->plan : NULL))
+        state->publish_again = 0;
+    else if (flat_count(state) > RUV_MEMORY_MINIMUM)
+        remember_fewer(state);
+    else {
+        if (state->publish_again == 0)
+            note_no_room(state, "nothing learned is published");
+        state->publish_again = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RUV_NO_ROOM_MS);
+    }
 }

@@ -11,6 +11,7 @@
  *   bank area                 ruvector.bank_memory; a dynamic shared area created in place and held
  *                             to its first segment, so that a bank is found by its offset and a
  *                             reader needs no mapping of its own
+ *   readers                   a word per backend: what it reads of the bank area (publish.c)
  *
  * One ring per database, and not one for all: the worker that reads a ring can see the tables of
  * its own database only, and a busy database must not push out what another has not read yet.
@@ -18,25 +19,26 @@
  * Locks
  *   what                                    written by                    protected by
  *   databases[], indexes[] (plain fields)   workers, SQL functions, hooks lock, exclusive
- *   bank, bank_offset, bank_size, and the   the database's worker         lock, exclusive (swap);
- *     bytes of a published bank                                           readers copy under shared
- *   bank bytes before they are published    the database's worker         nobody else knows them
- *   bank_generation, registry_generation,   with the change they          atomic; read without lock
- *     policy_generation                     announce, after it
- *   bank_revision                           sessions, after their commit  atomic
- *   live figures of a slot, counters        workers, backends             atomic
- *   ring                                    every backend; one reader,    lock-free (ring.h)
- *                                           the database's worker
- *   worker_changed                          workers                       its own spinlock
+ *   bank, bank_size, ..._left_out           the database's worker         lock, exclusive
+ *   bank_at, bank_sequence, readers         worker; each backend its own  atomic; epochs
+ * (publish.c) the bytes of a bank                     the database's worker, until  nobody else
+ * knows them they are published; then none retired_banks                           workers,
+ * sessions that forget lock, exclusive registry_generation, policy_generation  with the change they
+ * atomic; read without lock announce, after it bank_revision                           sessions,
+ * after their commit  atomic live figures of a slot, counters        workers, backends atomic ring
+ * every backend; one reader,    lock-free (ring.h) the database's worker worker_changed workers its
+ * own spinlock
  *
- * A search in the steady state reads three generations and takes no lock. The lock is held for the
- * copy of one bank at most. Nothing raises an error while holding it, except through
- * LWLockReleaseAll at abort.
+ * A search in the steady state reads two generations and a bank where it lies, and takes no lock.
+ * Nothing raises an error while holding it, except through LWLockReleaseAll at abort.
  */
 #include "learning/learning_internal.h"
 
 #include "miscadmin.h"
+#include "postmaster/autovacuum.h"
+#include "replication/walsender.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
@@ -80,6 +82,8 @@ ruv_shared_bytes(void)
 {
     Size size = add_size(control_bytes(), bank_bytes());
 
+    size = add_size(size, mul_size(sizeof(RuvReader), (Size)ruv_backend_limit()));
+
     return add_size(size, mul_size(ring_bytes(), ruv_max_learning_databases));
 }
 
@@ -97,6 +101,12 @@ ruv_shared_bank_area(void)
 {
     return (char *)ruv_shared + control_bytes() +
            ruv_shared->ring_bytes * (Size)ruv_shared->database_count;
+}
+
+RuvReader *
+ruv_shared_readers(void)
+{
+    return (RuvReader *)(ruv_shared_bank_area() + ruv_shared->bank_bytes);
 }
 
 static void
@@ -143,6 +153,11 @@ initialise_shared_memory(void)
     ruv_shared->database_count = ruv_max_learning_databases;
     ruv_shared->ring_bytes = ring_bytes();
     ruv_shared->bank_bytes = bank_bytes();
+    ruv_shared->reader_count = ruv_backend_limit();
+    pg_atomic_init_u64(&ruv_shared->bank_sequence, 1);
+    ruv_shared->retired_banks = InvalidDsaPointer;
+    for (int i = 0; i < ruv_shared->reader_count; i++)
+        pg_atomic_init_u64(&ruv_shared_readers()[i].since, 0);
     if (!pg_strong_random(&ruv_shared->boot_id, sizeof(ruv_shared->boot_id)))
         ruv_shared->boot_id = (uint64)GetCurrentTimestamp();
     ConditionVariableInit(&ruv_shared->worker_changed);
@@ -154,7 +169,7 @@ initialise_shared_memory(void)
     for (int i = 0; i < RUV_NAMED_POLICIES; i++)
         init_policy_counters(&ruv_shared->named_policies[i]);
     for (int i = 0; i < RUV_MAX_INDEXES; i++) {
-        pg_atomic_init_u64(&ruv_shared->indexes[i].bank_generation, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].bank_at, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].guard, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].bank_revision, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].trajectories, 0);

@@ -163,11 +163,14 @@ bank_confidence(Oid index_oid)
 {
     RuvIndexCache *cache = ruv_index_cache(index_oid);
     const rv_pattern *pattern;
+    double confidence;
 
     if (cache == NULL || cache->slot == NULL || !ruv_fetch_bank(cache))
         return -1;
     pattern = rv_bank_flat_index_pattern(cache->bank);
-    return pattern == NULL ? -1 : pattern->confidence;
+    confidence = pattern == NULL ? -1 : pattern->confidence;
+    ruv_release_bank(cache);
+    return confidence;
 }
 
 #define SEARCH_PARAMS_COLUMNS 12

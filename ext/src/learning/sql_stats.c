@@ -31,6 +31,8 @@ typedef struct LiveFigures {
     uint64 failures;
     double learning_seconds;
     Size bank_bytes;
+    uint32 patterns_left_out;
+    uint32 queries_left_out;
     char last_error[RUV_ERROR_TEXT];
     bool has_database;
     uint64 backlog;
@@ -74,6 +76,8 @@ read_live_figures(Oid index_oid, LiveFigures *live)
         live->failures = pg_atomic_read_u64(&slot->failures);
         live->learning_seconds = pg_atomic_read_u64(&slot->learning_us) / 1e6;
         live->bank_bytes = slot->bank_size + slot->memory_size;
+        live->patterns_left_out = slot->patterns_left_out;
+        live->queries_left_out = slot->queries_left_out;
         strlcpy(live->last_error, slot->last_error, RUV_ERROR_TEXT);
     }
     number = ruv_database_find(MyDatabaseId);
@@ -143,6 +147,8 @@ set_live_columns(RuvRow *row, const LiveFigures *live, bool shows_errors)
 {
     ruv_row_set_int(row, "pending", live->backlog + live->waiting);
     ruv_row_set_int(row, "bank_bytes", live->bank_bytes);
+    ruv_row_set_int(row, "patterns_left_out", live->patterns_left_out);
+    ruv_row_set_int(row, "queries_left_out", live->queries_left_out);
     ruv_row_set_int(row, "ring_written", live->ring.written);
     ruv_row_set_int(row, "ring_dropped", live->ring.dropped);
     ruv_row_set_int(row, "ring_lost", live->ring.lost);

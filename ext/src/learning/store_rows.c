@@ -609,6 +609,8 @@ ruv_store_follow_patterns(RuvStore *store, RuvIndexState *state)
                                  (uint32_t)state->identity.dim, RUV_BANK_LIMIT, &state->bank, &err),
                   &err, "loading the pattern bank");
     state->bank_changed = true;
+    /* Where queries are not kept (privacy.c), no centroid may come in by this way either. */
+    state->vectors_stored = true;
     state->recertified_with = 0;
     state->bank_revision = revision;
 }

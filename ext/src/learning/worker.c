@@ -225,6 +225,8 @@ unload_state(RuvIndexState *state)
     memset(&state->drift, 0, sizeof(state->drift));
     state->plan_changed = false;
     state->served_misses = state->predicted_misses = 0;
+    state->memory_limit = 0;
+    state->publish_again = 0;
     state->samples = NIL;
     state->candidates = NIL;
     state->candidates_seen = 0;
@@ -633,13 +635,16 @@ publish_loaded(void)
     foreach (cell, ruv_worker.indexes) {
         RuvIndexState *state = lfirst(cell);
 
-        if (state->loaded && state->bank_changed && state->bank != NULL) {
-            ruv_publish_bank(state->slot, state->index_oid, state->bank, state->flat_memory,
-                             state->flat_memory_size, state->has_plan ? &state->plan : NULL);
-            state->bank_changed = false;
+        bool due = state->bank_changed ||
+                   (state->publish_again != 0 && GetCurrentTimestamp() >= state->publish_again);
+
+        if (state->loaded && due && state->bank != NULL) {
+            ruv_state_publish(state);
             note_success(state);
         }
     }
+    if (DsaPointerIsValid(ruv_shared->retired_banks))
+        ruv_publish_reclaim();
 }
 
 /* ---- the loop ------------------------------------------------------------------------------ */

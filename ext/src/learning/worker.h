@@ -146,18 +146,20 @@ typedef struct RuvIndexState {
     rv_memory *memory;      /* of queries; NULL: none yet */
     char *flat_memory;      /* what samples are traced with and searches use; NULL: none yet */
     size_t flat_memory_size;
-    bool memory_changed;     /* flat_memory since it was stored */
-    bool memory_renewed;     /* flat_memory since the last distillation */
-    bool vectors_stored;     /* rows or region patterns of this index may hold vectors of queries */
-    List *samples;           /* of RuvSample, oldest first */
-    uint64 samples_ever;     /* that were added */
-    uint64 recertified_with; /* samples_ever when priors were last checked */
-    List *candidates;        /* of RuvSample */
-    int feedback_waiting;    /* samples whose feedback is not in their verdict yet */
-    int in_flight;           /* candidates taken for a pass whose round has not ended */
-    uint64 candidates_seen;  /* since the last round; for the reservoir */
-    uint64 sampled;          /* candidates ever taken for this build */
-    uint64 adaptive_seen;    /* adaptive searches since usage was last written to the bank */
+    bool memory_changed; /* flat_memory since it was stored */
+    bool memory_renewed; /* flat_memory since the last distillation */
+    bool vectors_stored; /* rows or region patterns of this index may hold vectors of queries */
+    List *samples;       /* of RuvSample, oldest first */
+    uint32 memory_limit; /* queries there is room for in shared memory; 0: not known */
+    TimestampTz publish_again; /* there was no room at all; 0: published */
+    uint64 samples_ever;       /* that were added */
+    uint64 recertified_with;   /* samples_ever when priors were last checked */
+    List *candidates;          /* of RuvSample */
+    int feedback_waiting;      /* samples whose feedback is not in their verdict yet */
+    int in_flight;             /* candidates taken for a pass whose round has not ended */
+    uint64 candidates_seen;    /* since the last round; for the reservoir */
+    uint64 sampled;            /* candidates ever taken for this build */
+    uint64 adaptive_seen;      /* adaptive searches since usage was last written to the bank */
     uint64 trajectories;
     uint64 judged;
     RuvTotals totals[2];      /* of static and of adaptive searches */
@@ -264,6 +266,10 @@ extern void ruv_privacy_erase(struct RuvStore *store, RuvIndexState *state);
 extern void ruv_remember(RuvIndexState *state, const rv_trajectory *head, const float *query,
                          const rv_hit *hits);
 extern void ruv_forget_memory(RuvIndexState *state);
+/* Publishes bank and memory. Where there is no room for the memory, fewer queries are remembered
+ * from now on: the next round calibrates with them, and what was published before serves until
+ * then. */
+extern void ruv_state_publish(RuvIndexState *state);
 /* True when the flat form should be made anew. */
 extern bool ruv_memory_due(const RuvIndexState *state, bool paused);
 /* Makes it anew; the samples must then be traced again and distilled before it is published. */
