@@ -241,8 +241,9 @@ sanitize: $(BUILD)/ring_threads_tsan $(BUILD)/hnsw_threads_tsan ## engine and ho
 
 sanitized-libraries: $(ENGINE_SO) $(HOST_SO) $(BUILD)/cdef.h
 
-bench: build ## nanoseconds per distance against the memory bandwidth
+bench: build ## nanoseconds per distance against the memory bandwidth; the lookup in a bank of 10,000 patterns
 	@LUA_PATH='lua/?.lua;;' RUVECTOR_BUILD=$(BUILD) luajit examples/benchmarks/distance_bench.lua
+	@LUA_PATH='lua/?.lua;;' RUVECTOR_BUILD=$(BUILD) luajit examples/benchmarks/lookup_bench.lua
 
 bench-index: install-as-needed ## ruhnsw against pgvector: speed at equal recall, build, inserts, size, churn; QUICK=1 for a short one
 	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \

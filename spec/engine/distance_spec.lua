@@ -219,9 +219,27 @@ describe("every level", function()
             local out, halves = ffi.new("float[70]"), ffi.new("uint16_t[70]")
             level.kernels.from_half(rows.half, out, dim)
             level.kernels.to_half(a, halves, dim)
+            level.kernels.dot_codes(rows.int8, rows.int8, dim)
          end
       end
       ffi.C.munmap(memory, 2 * page)
+   end)
+
+   it("gives the exact product of two codes, the extremes in the most dimensions too", function()
+      local a, b = ffi.new("int8_t[16000]"), ffi.new("int8_t[16000]")
+      for _, level in ipairs(all) do
+         for _, dim in ipairs({ 1, 15, 16, 31, 32, 33, 63, 64, 65, 127, 768, 1000 }) do
+            local sum = 0
+            for i = 0, dim - 1 do
+               a[i], b[i] = (i * 37) % 255 - 127, (i * 91) % 255 - 127
+               sum = sum + a[i] * b[i]
+            end
+            assert.equal(sum, level.kernels.dot_codes(a, b, dim))
+         end
+         ffi.fill(a, 16000, 127)
+         ffi.fill(b, 16000, 129) -- -127
+         assert.equal(-127 * 127 * 16000, level.kernels.dot_codes(a, b, 16000))
+      end
    end)
 
    it("gives a cosine of exactly 1 to itself, -1 to the opposite, 0 to a zero vector", function()

@@ -51,6 +51,8 @@ typedef struct rv_kernels {
     float (*l2_squared_int8)(const float *a, const int8_t *b, float scale, uint32_t dim);
     float (*inner_product_int8)(const float *a, const int8_t *b, float scale, uint32_t dim);
     float (*l1_int8)(const float *a, const int8_t *b, float scale, uint32_t dim);
+    /* The inner product of two int8 codes, exact; dim at most RV_MAX_DIMENSIONS. */
+    int32_t (*dot_codes)(const int8_t *a, const int8_t *b, uint32_t dim);
     /* float32 <-> half, count elements, round to nearest even; overflow becomes infinity. */
     void (*to_half)(const float *in, uint16_t *out, size_t count);
     void (*from_half)(const uint16_t *in, float *out, size_t count);

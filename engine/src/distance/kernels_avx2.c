@@ -121,6 +121,36 @@ vec_sum(vec v)
     return _mm_cvtss_f32(sum);
 }
 
+#define CODES_WIDTH 16
+
+typedef __m256i codes;
+
+RV_INLINE codes
+codes_zero(void)
+{
+    return _mm256_setzero_si256();
+}
+
+RV_INLINE codes
+codes_add_products(codes s, const int8_t *p, const int8_t *q)
+{
+    __m256i a = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+    __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)q));
+
+    return _mm256_add_epi32(s, _mm256_madd_epi16(a, b));
+}
+
+RV_INLINE int32_t
+codes_sum(codes s, codes t)
+{
+    __m256i sum = _mm256_add_epi32(s, t);
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(1, 0, 3, 2)));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, _MM_SHUFFLE(2, 3, 0, 1)));
+    return _mm_cvtsi128_si32(half);
+}
+
 #include "kernels_body.h"
 
 #endif

@@ -119,6 +119,31 @@ vec_sum(vec v)
     return _mm512_reduce_add_ps(v);
 }
 
+#define CODES_WIDTH 32
+
+typedef __m512i codes;
+
+RV_INLINE codes
+codes_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+
+RV_INLINE codes
+codes_add_products(codes s, const int8_t *p, const int8_t *q)
+{
+    __m512i a = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+    __m512i b = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)q));
+
+    return _mm512_add_epi32(s, _mm512_madd_epi16(a, b));
+}
+
+RV_INLINE int32_t
+codes_sum(codes s, codes t)
+{
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(s, t));
+}
+
 #include "kernels_body.h"
 
 #endif
