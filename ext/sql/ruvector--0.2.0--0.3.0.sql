@@ -93,6 +93,12 @@ COMMENT ON COLUMN ruvector_trajectories.feedback_missed_near IS
     'relevant rows nearer than the last result that were not returned: index misses';
 COMMENT ON COLUMN ruvector_trajectories.feedback_missed_far IS
     'relevant rows farther than the last result: embedding misses';
+COMMENT ON COLUMN ruvector_trajectories.effort_slack IS
+    'the least slack that finds 1, 2, ... true neighbours; infinite: out of reach';
+COMMENT ON COLUMN ruvector_trajectories.effort_ef IS
+    'the least ef that finds 1, 2, ... true neighbours; -1: out of reach';
+COMMENT ON COLUMN ruvector_trajectories.effort_distances IS
+    'the least distances that find 1, 2, ... true neighbours; -1: out of reach';
 
 -- Which policies were accepted last, and by whom.
 CREATE TABLE ruvector_policy_state (

@@ -337,3 +337,33 @@ CREATE FUNCTION ruvector_recommend_params("table" regclass, OUT index regclass, 
 
 COMMENT ON FUNCTION ruvector_recommend_params(regclass) IS
     'which parameters the indexes of a table should have, and why';
+
+-- What the stored searches of each index look like. k_values and k_searches: which numbers of rows
+-- were taken, and how often, the most common first. exact_share: of the recalls, how many were
+-- measured against every row. hard_share: queries that needed more than three times the median of
+-- the needed work, or more than a deep trace looks at. repeated_share: searches whose query had been
+-- asked before. drift: how far the newest quarter lies from the nearest pattern, mean over the
+-- queries of max(0, 1 - radius / distance): 0 within the regions that were learned (a radius holds
+-- nine in ten of its queries), towards 1 far from all of them; null without region patterns.
+CREATE FUNCTION ruvector_analyze_patterns("table" regclass, OUT index regclass,
+                                          OUT searches bigint, OUT since timestamptz,
+                                          OUT until timestamptz, OUT k_values integer[],
+                                          OUT k_searches bigint[],
+                                          OUT latency_p50_us double precision,
+                                          OUT latency_p95_us double precision,
+                                          OUT latency_p99_us double precision,
+                                          OUT distances_p50 double precision,
+                                          OUT distances_p95 double precision,
+                                          OUT distances_p99 double precision,
+                                          OUT mean_recall double precision,
+                                          OUT recall_low double precision,
+                                          OUT recall_high double precision,
+                                          OUT exact_share double precision,
+                                          OUT hard_share double precision,
+                                          OUT repeated_share double precision,
+                                          OUT drift double precision)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'ruv_analyze_patterns' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION ruvector_analyze_patterns(regclass) IS
+    'what the recent searches of each index look like, and whether they have drifted';

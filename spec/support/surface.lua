@@ -101,6 +101,8 @@ M.GUARDED = {
       guarded("monitors", "works", "refuses", "ruvector_learning_levers('items')"),
    ["ruvector_get_search_params(regclass,ruvector,integer)"] =
       guarded("readers", "works", "works", "ruvector_get_search_params('items_embedding', '[1,2,3]')"),
+   ["ruvector_analyze_patterns(regclass)"] =
+      guarded("owners_and_monitors", "works", "refuses", "ruvector_analyze_patterns('items')"),
    ["ruvector_recall_certificate(regclass)"] =
       guarded("owners", "works", "refuses", "ruvector_recall_certificate('items_embedding')"),
    ["ruvector_auto_tune(regclass,text,integer)"] =

@@ -128,6 +128,10 @@ typedef struct rv_bank_match {
     float distance;   /* metric form; for IP and COSINE the chord, sqrt(2 - 2 cos) */
 } rv_bank_match;
 
+/* How far a query lies outside of the region that it was matched with: 0 within the radius, beyond
+ * it 1 - radius / distance, which goes to 1. */
+float rv_bank_match_outside(const rv_bank_match *match);
+
 /*
  * The up to k nearest region patterns, nearest first (ties by id): exact up to RV_BANK_EXACT_LIMIT
  * region patterns, by an HNSW above. The index is rebuilt lazily after changes, so the first lookup

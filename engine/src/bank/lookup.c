@@ -41,6 +41,14 @@ rv_bank_similarity(rv_metric space, float raw, float radius)
     return isfinite(distance) ? (float)(radius / (distance + radius)) : 0;
 }
 
+float
+rv_bank_match_outside(const rv_bank_match *match)
+{
+    float radius = match->pattern->radius;
+
+    return match->distance > radius ? 1 - radius / match->distance : 0;
+}
+
 static bool
 ranks_before(const rv_bank_match *a, const rv_bank_match *b)
 {

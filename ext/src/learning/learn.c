@@ -340,13 +340,13 @@ save(RuvIndexState *state, bool patterns)
     /* Dropped meanwhile: the next sync sees to it. */
     if (!ruv_store_open(&store))
         return;
+    ruv_privacy_erase(&store, state);
     ruv_store_save_samples(&store, state);
     ruv_feedback_save(&store, state);
     ruv_certificate_save(&store, state);
     ruv_shadow_save(&store, state);
     if (patterns)
         ruv_store_save_patterns(&store, state);
-    ruv_privacy_erase(&store, state);
     if (state->plan_changed)
         ruv_store_save_plan(&store, state);
     /* A memory belongs to the patterns calibrated with it; one given up goes at once. */

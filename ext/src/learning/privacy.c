@@ -1,19 +1,19 @@
 /*
  * privacy.c - what of a query may be kept, and taking back what was.
  *
- * Three ways, the second and third without a vector derived from a query in any table, in the
- * remembered queries or in a published bank:
+ * By default its vector is stored with its trajectory, remembered with the nodes that answered it,
+ * and averaged into the centroids of region patterns.
  *
- *   kept            the query's vector is stored with its trajectory, remembered with the nodes
- *                   that answered it, and averaged into the centroids of region patterns
- *   anonymised      (ruvector.trajectory_anonymize) a keyed hash is stored in its place:
- * HMAC-SHA-256 under a key that lives in the worker's memory only. Equal queries can be told while
- * one worker runs; nobody can try guesses against the table not kept        (keep_queries = false
- * of a table) not even that, nor the nodes near to it
+ * With ruvector.trajectory_anonymize a keyed hash is stored in its place: HMAC-SHA-256 under a key
+ * that lives in the worker's memory only. Equal queries can be told while one worker runs, and
+ * nobody can try guesses against the table. With keep_queries = false of a table there is no hash
+ * either.
  *
- * What is left to learn from without vectors is the calibration of the whole index: the efforts
- * that a query needed say nothing of where it lies. Samples without a vector serve until the worker
- * ends.
+ * In both cases no vector made of queries is in any table, in the remembered queries or in a
+ * published bank; neither are the rows that were returned, their distances, or the nodes near to a
+ * query, since they tell where it lies. What is left to learn from is the calibration of the whole
+ * index: the efforts that a query needed say nothing of its place. Samples without a vector serve
+ * until the worker ends.
  *
  * When the setting is switched on, the worker takes back what was stored. The queries that it holds
  * in memory are traced again, since what was learned rests on remembered ones; their rows get a

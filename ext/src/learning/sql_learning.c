@@ -201,16 +201,22 @@ trim_trajectories(RuvStore *store, Oid table_oid, int window)
 
 /* Whether queries of the table were kept until now and shall not be any more. */
 static bool
-ends_keeping(RuvStore *store, Oid table_oid, const LearningOptions *options)
+ends_keeping(Oid table_oid, const LearningOptions *options)
 {
     Oid types[1] = {OIDOID};
     Datum values[1] = {ObjectIdGetDatum(table_oid)};
+    RuvStore store;
+    bool kept;
 
-    return options->keeps_said && !options->keep_queries &&
-           ruv_store_run(store,
+    if (!options->keeps_said || options->keep_queries)
+        return false;
+    ruv_store_open_or_fail(&store);
+    kept = ruv_store_run(&store,
                          "SELECT FROM @.ruvector_learning "
                          "WHERE table_id = $1::regclass AND keep_queries",
                          1, types, values, NULL) > 0;
+    ruv_store_close(&store);
+    return kept;
 }
 
 static void
@@ -247,22 +253,34 @@ save_options(RuvStore *store, Oid table_oid, const LearningOptions *options)
     trim_trajectories(store, table_oid, options->window);
 }
 
-/* What was learned from kept queries goes when they may not be kept any more. */
 static void
 store_options(Oid table_oid, const LearningOptions *options)
 {
     RuvStore store;
 
     ruv_store_open_or_fail(&store);
-    if (ends_keeping(&store, table_oid, options)) {
-        ruv_store_forget_table(&store, table_oid, false);
-        ruv_registry_disable_at_commit(table_oid);
-    }
     save_options(&store, table_oid, options);
     ruv_store_close(&store);
 }
 
 /* ---- the functions ------------------------------------------------------------------------- */
+
+/* Deletes what was learned for a table; the configuration too, if asked. A round of the worker that
+ * is under way ends first, so that it stores nothing afterwards. */
+static void
+forget_table(Relation table, bool configuration)
+{
+    Oid table_oid = RelationGetRelid(table);
+    RuvStore store;
+    ListCell *cell;
+
+    foreach (cell, ruv_own_indexes(table))
+        ruv_bank_lock(lfirst_oid(cell));
+    ruv_store_open_or_fail(&store);
+    ruv_store_forget_table(&store, table_oid, configuration);
+    ruv_store_close(&store);
+    ruv_registry_disable_at_commit(table_oid);
+}
 
 Datum
 ruv_enable_learning(PG_FUNCTION_ARGS)
@@ -282,27 +300,13 @@ ruv_enable_learning(PG_FUNCTION_ARGS)
         ereport(NOTICE,
                 (errmsg("\"%s\" has no index of ruvector yet; learning begins when it has one",
                         RelationGetRelationName(table))));
+    /* What was learned from kept queries goes when they may not be kept any more. */
+    if (ends_keeping(table_oid, &options))
+        forget_table(table, false);
     store_options(table_oid, &options);
     ruv_registry_enable_at_commit(table_oid, indexes);
     relation_close(table, NoLock);
     PG_RETURN_VOID();
-}
-
-/* Deletes what was learned for a table; the configuration too, if asked. A round of the worker that
- * is under way ends first, so that it stores nothing afterwards. */
-static void
-forget_table(Relation table, bool configuration)
-{
-    Oid table_oid = RelationGetRelid(table);
-    RuvStore store;
-    ListCell *cell;
-
-    foreach (cell, ruv_own_indexes(table))
-        ruv_bank_lock(lfirst_oid(cell));
-    ruv_store_open_or_fail(&store);
-    ruv_store_forget_table(&store, table_oid, configuration);
-    ruv_store_close(&store);
-    ruv_registry_disable_at_commit(table_oid);
 }
 
 /* What was learned stays for the day on which learning is enabled again. */
