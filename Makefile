@@ -11,6 +11,11 @@ SANITIZE  ?=
 WERROR    ?= -Werror
 OPT       ?= -O2
 
+# no: the type and the indexes only, without LuaJIT
+WITH_LEARNING ?= yes
+# no: without k-means, so without the access method ruivfflat and without patterns of regions
+WITH_ADVANCED ?= yes
+
 PG_BINDIR     = $(shell $(PG_CONFIG) --bindir)
 PG_INCLUDE    = $(shell $(PG_CONFIG) --includedir-server)
 PG_PKGLIBDIR  = $(shell $(PG_CONFIG) --pkglibdir)
@@ -30,9 +35,26 @@ EXT_CFLAGS    = -std=gnu11 $(COMMON) -Wall -Wextra -Wno-unused-parameter -Wno-si
                 -Wno-missing-field-initializers -Wvla $(WERROR) -fno-strict-aliasing -fwrapv \
                 -fvisibility=hidden -Iengine/include -Ilua -Iext/src -I$(PG_INCLUDE) -D_GNU_SOURCE
 
-ENGINE_SRC := $(sort $(shell find engine/src -name '*.c'))
+ENGINE_SRC := $(sort $(shell find engine/src -name '*.c' -not -path '*/without/*'))
 HOST_SRC   := $(sort $(shell find lua/host -name '*.c'))
-EXT_SRC    := $(sort $(shell find ext/src -name '*.c'))
+EXT_SRC    := $(sort $(shell find ext/src -name '*.c' -not -path '*/without/*'))
+
+# What is left out is left out as whole files; a file in without/ says what is in their place.
+ifeq ($(WITH_ADVANCED),no)
+ENGINE_SRC := $(filter-out engine/src/kmeans/% engine/src/ivf/%,$(ENGINE_SRC)) engine/src/without/kmeans.c
+EXT_SRC    := $(filter-out ext/src/ruivfflat/%,$(EXT_SRC)) ext/src/without/clustering.c
+endif
+ifeq ($(WITH_LEARNING),no)
+LUAJIT_LIBS =
+HOST_SRC   :=
+EXT_SRC    := $(filter-out ext/src/learning/% ext/src/benchmark/% ext/src/selection.c,$(EXT_SRC)) \
+              ext/src/without/learning.c
+endif
+ifneq ($(filter no,$(WITH_LEARNING) $(WITH_ADVANCED)),)
+EXT_SRC    += ext/src/without/absent.c
+ABSENT_OBJ  = $(BUILD)/absent.o
+endif
+
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(BUILD)/%.o)
 HOST_OBJ   := $(HOST_SRC:%.c=$(BUILD)/%.o)
 EXT_OBJ    := $(EXT_SRC:%.c=$(BUILD)/%.o)
@@ -65,7 +87,26 @@ deps: ## install what is missing from Debian's packages
 	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
+ifeq ($(WITH_LEARNING),no)
+build: $(EXT_SO)
+else
 build: $(ENGINE_SO) $(HOST_SO) $(EXT_SO) $(BUILD)/cdef.h ## compile engine, policy host and extension
+endif
+
+# Changes when a switch does: libraries of other switches in this folder are made anew.
+SWITCHES = $(BUILD)/switches
+$(SWITCHES): always
+	@mkdir -p $(@D)
+	@echo '$(WITH_LEARNING) $(WITH_ADVANCED)' | cmp -s - $@ || echo '$(WITH_LEARNING) $(WITH_ADVANCED)' >$@
+always:
+.PHONY: always
+
+$(BUILD)/absent.c: $(EXT_SRC) $(wildcard ext/sql/*.sql) lua/tools/absent.sh $(SWITCHES)
+	@mkdir -p $(@D)
+	sh lua/tools/absent.sh $(EXT_SRC) >$@
+
+$(BUILD)/absent.o: $(BUILD)/absent.c
+	$(CC) $(EXT_CFLAGS) -c $< -o $@
 
 # Each SIMD level is compiled with its own flags; nothing else may assume more than the baseline.
 ifeq ($(shell uname -m),x86_64)
@@ -93,19 +134,19 @@ $(BUILD)/ext/%.o: ext/%.c
 	@mkdir -p $(@D)
 	$(CC) $(EXT_CFLAGS) -c $< -o $@
 
-$(ENGINE_A): $(ENGINE_OBJ)
-	rm -f $@ && $(AR) rcs $@ $^
+$(ENGINE_A): $(ENGINE_OBJ) $(SWITCHES)
+	rm -f $@ && $(AR) rcs $@ $(ENGINE_OBJ)
 
-$(HOST_A): $(HOST_OBJ)
-	rm -f $@ && $(AR) rcs $@ $^
+$(HOST_A): $(HOST_OBJ) $(SWITCHES)
+	rm -f $@ && $(AR) rcs $@ $(HOST_OBJ)
 
-$(ENGINE_SO): $(ENGINE_OBJ)
-	$(CC) -shared $(SANITIZE) -Wl,-soname,$(@F) -o $@ $^ $(CJSON_LIBS) -lm -lpthread
+$(ENGINE_SO): $(ENGINE_OBJ) $(SWITCHES)
+	$(CC) -shared $(SANITIZE) -Wl,-soname,$(@F) -o $@ $(ENGINE_OBJ) $(CJSON_LIBS) -lm -lpthread
 
 $(HOST_SO): $(HOST_OBJ) $(ENGINE_SO)
 	$(CC) -shared $(SANITIZE) -o $@ $(HOST_OBJ) $(ENGINE_SO) -Wl,-rpath,'$$ORIGIN' $(LUAJIT_LIBS) -lm
 
-$(EXT_SO): $(EXT_OBJ) $(HOST_A) $(ENGINE_A)
+$(EXT_SO): $(EXT_OBJ) $(ABSENT_OBJ) $(HOST_A) $(ENGINE_A)
 	$(CC) -shared $(SANITIZE) -o $@ $^ -Wl,--exclude-libs,ALL $(LUAJIT_LIBS) $(CJSON_LIBS) -lm
 
 # The declarations that the LuaJIT binding loads: the public headers themselves, preprocessed.
@@ -119,12 +160,13 @@ $(BUILD)/cdef.h: engine/include/ruvector/engine.h $(wildcard engine/include/ruve
 TOOL_HOME = $(DESTDIR)$(PG_SHAREDIR)/ruvector
 
 install: build ## install the extension into the PostgreSQL of PG_CONFIG
-	install -d '$(DESTDIR)$(PG_PKGLIBDIR)' '$(DESTDIR)$(PG_SHAREDIR)/extension' \
-	  '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies'
+	install -d '$(DESTDIR)$(PG_PKGLIBDIR)' '$(DESTDIR)$(PG_SHAREDIR)/extension'
 	install -m 755 $(EXT_SO) '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so.new'
 	mv -f '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so.new' '$(DESTDIR)$(PG_PKGLIBDIR)/ruvector.so'
 	install -m 644 ext/ruvector.control ext/sql/ruvector--*.sql ext/ruvector_pgvector.control \
 	  ext/sql/ruvector_pgvector--*.sql '$(DESTDIR)$(PG_SHAREDIR)/extension/'
+ifneq ($(WITH_LEARNING),no)
+	install -d '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies'
 	install -m 644 policies/*.lua '$(DESTDIR)$(PG_SHAREDIR)/ruvector/policies/'
 	install -d '$(DESTDIR)$(PG_BINDIR)' '$(TOOL_HOME)/lua/ruvector/policy' '$(TOOL_HOME)/lib'
 	install -m 644 lua/ruvector/*.lua '$(TOOL_HOME)/lua/ruvector/'
@@ -134,6 +176,7 @@ install: build ## install the extension into the PostgreSQL of PG_CONFIG
 	  -e "s|^local BUILD = .*|local BUILD = '$(PG_SHAREDIR)/ruvector/lib'|" lua/bin/ruvector-policy \
 	  >'$(DESTDIR)$(PG_BINDIR)/ruvector-policy'
 	chmod 755 '$(DESTDIR)$(PG_BINDIR)/ruvector-policy'
+endif
 
 # Targets that a person calls on a fresh machine install first; the rest runs in a second make, which
 # then sees what was installed.
@@ -154,7 +197,7 @@ BUSTED = env RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) busted -o plainTermi
 test: deps ## every test; the last line sums them
 	@rm -rf $(BUILD)/test
 	@$(MAKE) --no-print-directory -s -j$(JOBS) build && $(MAKE) --no-print-directory -s install-as-needed
-	@for tier in test-engine test-policies test-sql test-e2e sanitize; do \
+	@for tier in test-engine test-policies test-sql test-e2e build-switches sanitize; do \
 	  echo "== $$tier"; $(MAKE) --no-print-directory -s $$tier || \
 	    echo "exit status $$?: make $$tier" >>$(BUILD)/test/$$tier.log; done; \
 	sh spec/support/tally.sh $(BUILD)/test/*.log
@@ -172,6 +215,9 @@ test-sql: install-as-needed ## the SQL surface, by pg_regress
 
 test-e2e: install-as-needed ## specs against private PostgreSQL servers
 	@$(TIER)/e2e.log $(BUSTED) --run e2e
+
+build-switches: ## builds without learning, and without clustering, and what they have to pass
+	@$(TIER)/build_switches.log env MAKE='$(MAKE)' PG_CONFIG=$(PG_CONFIG) sh spec/support/build_switches.sh $(BUILD)/switched
 
 # Longer forms of specs that test-e2e runs briefly; SOAK_SEED and FUZZ_SEED repeat a run.
 SOAK_MINUTES ?= 10
@@ -285,5 +331,5 @@ clean: ## remove everything that was built
 	rm -rf $(BUILD)
 
 .PHONY: help deps build install docs install-as-needed demo test test-engine test-policies test-sql \
-        test-e2e soak fuzz-pages fuzz-type fuzz-policy test-assert valgrind sanitize sanitized-libraries bench bench-index \
+        test-e2e build-switches soak fuzz-pages fuzz-type fuzz-policy test-assert valgrind sanitize sanitized-libraries bench bench-index \
         bench-learning bench-proposal lint format clean
