@@ -100,6 +100,64 @@ CREATE TABLE ruvector_recall_checks (
 COMMENT ON TABLE ruvector_recall_checks IS 'exact checks of searches, which recall certificates rest on';
 CREATE INDEX ON ruvector_recall_checks (index_oid, target_recall, k, searched_at);
 
+-- Rounds of learned links (documentation: ext/README.md). distances: mean over held-out searches at
+-- equal recall. link_from and link_to: nodes, while a round is being applied.
+CREATE TABLE ruvector_link_rounds (
+    index_oid oid NOT NULL,
+    round integer NOT NULL,
+    table_id regclass NOT NULL,
+    index_name name NOT NULL,
+    index_epoch bigint NOT NULL,
+    state text NOT NULL CHECK (state IN ('applying', 'kept', 'rolled back', 'interrupted')),
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz,
+    queries integer NOT NULL,
+    links integer,
+    held_out integer,
+    distances_before double precision,
+    distances_after double precision,
+    link_from bigint[],
+    link_to bigint[],
+    PRIMARY KEY (index_oid, round)
+);
+COMMENT ON TABLE ruvector_link_rounds IS 'rounds of learned links: what was made, and whether it paid';
+
+-- The same for people: who owns a table sees the rounds of its indexes.
+CREATE VIEW ruvector_link_history WITH (security_barrier) AS
+    SELECT r.table_id, r.index_oid::pg_catalog.regclass AS index, r.round, r.state, r.started_at,
+           r.ended_at, r.queries, r.links, r.held_out, r.distances_before, r.distances_after,
+           1 - r.distances_after / nullif(r.distances_before, 0) AS gain
+    FROM ruvector_link_rounds r
+    JOIN pg_catalog.pg_class c ON c.oid = r.table_id
+    WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
+COMMENT ON VIEW ruvector_link_history IS
+    'rounds of learned links of the indexes of tables that one owns: searches used, links, distances before and after';
+COMMENT ON COLUMN ruvector_link_history.table_id IS
+    'table of the index';
+COMMENT ON COLUMN ruvector_link_history.index IS
+    'index that got links';
+COMMENT ON COLUMN ruvector_link_history.round IS
+    'number of the round, from 1';
+COMMENT ON COLUMN ruvector_link_history.state IS
+    'applying, kept, rolled back (it did not pay) or interrupted (a crash or an error; its links were taken away)';
+COMMENT ON COLUMN ruvector_link_history.started_at IS
+    'when its links were chosen';
+COMMENT ON COLUMN ruvector_link_history.ended_at IS
+    'when it was judged';
+COMMENT ON COLUMN ruvector_link_history.queries IS
+    'searches whose nearest rows it linked';
+COMMENT ON COLUMN ruvector_link_history.links IS
+    'links that it made';
+COMMENT ON COLUMN ruvector_link_history.held_out IS
+    'searches that judged it and took no part in it';
+COMMENT ON COLUMN ruvector_link_history.distances_before IS
+    'mean distances of these searches at equal recall, without the links';
+COMMENT ON COLUMN ruvector_link_history.distances_after IS
+    'the same with the links';
+COMMENT ON COLUMN ruvector_link_history.gain IS
+    'share of the distances that the links save';
+GRANT SELECT ON ruvector_link_history TO PUBLIC;
+
 CREATE FUNCTION ruvector_clear_learning("table" regclass) RETURNS void
     AS 'MODULE_PATHNAME', 'ruv_clear_learning' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
@@ -168,7 +226,9 @@ CREATE FUNCTION ruvector_learning_stats("table" regclass, OUT index regclass, OU
                                         OUT target_recall double precision,
                                         OUT slack double precision, OUT optimal_ef_search integer,
                                         OUT expected_recall double precision,
-                                        OUT last_learned timestamptz,
+                                        OUT last_learned timestamptz, OUT links bigint,
+                                        OUT links_rolled_back bigint,
+                                        OUT links_gain double precision,
                                         OUT learning_seconds double precision,
                                         OUT bank_bytes bigint, OUT patterns_left_out bigint,
                                         OUT queries_left_out bigint, OUT ring_written bigint,

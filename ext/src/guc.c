@@ -26,6 +26,7 @@ bool ruv_trajectory_anonymize;
 int ruv_feedback_rate;
 int ruv_feedback_max_ids;
 double ruv_feedback_share;
+bool ruv_learned_links;
 int ruv_consolidation_interval;
 int ruv_learning_interval;
 double ruv_learning_budget;
@@ -91,6 +92,11 @@ define_learning_settings(void)
     DefineCustomBoolVariable("ruvector.trajectory_anonymize",
                              "Store a keyed hash of the query vector instead of the vector.", NULL,
                              &ruv_trajectory_anonymize, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+    DefineCustomBoolVariable("ruvector.learned_links",
+                             "Add links to graphs where recorded searches need them.",
+                             "Links that are there stay; ruvector_heal_index(reset => true) takes "
+                             "them away.",
+                             &ruv_learned_links, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ruvector.pattern_consolidation_interval",
                             "Time between consolidations of the pattern bank.", NULL,
                             &ruv_consolidation_interval, 3600, 10, INT_MAX / 1000, PGC_SIGHUP,

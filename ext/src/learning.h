@@ -53,6 +53,7 @@ typedef struct RuvIndexIdentity {
     int dim;
     bool adaptive;    /* the storage parameter */
     RuvOwnEffort own; /* likewise */
+    int link_room;    /* learned links that a node has room for; 0: no graph, or none */
 } RuvIndexIdentity;
 
 /* optimizer.c: fills *choice; static with the settings when nothing better is known. */

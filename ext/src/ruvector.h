@@ -62,6 +62,7 @@ extern bool ruv_trajectory_anonymize;
 extern int ruv_feedback_rate;          /* searches per role and minute */
 extern int ruv_feedback_max_ids;       /* in one array */
 extern double ruv_feedback_share;      /* of a calibration, per role, 0..1 */
+extern bool ruv_learned_links;
 extern int ruv_consolidation_interval; /* seconds */
 extern int ruv_learning_interval;      /* milliseconds */
 extern double ruv_learning_budget;     /* share of one core, 0.001..1 */

@@ -83,7 +83,7 @@ describe("queries that were searched for", function()
    end)
 
    it("have equal hashes when they are equal, and different ones for different keys", function()
-      local repeated = learning.queries(1, 5)
+      local repeated = learning.queries(8, 5)
       for _ = 1, 60 do learning.search(db, "items", repeated) end
       wait_judged()
       local hash = db:row([[SELECT query_hash::text AS hash, count(*) AS count FROM ruvector_trajectories
@@ -92,13 +92,12 @@ describe("queries that were searched for", function()
       server:restart()
       db = server:connect()
       learning.wait_stats(db, "items", "the worker", function(stats) return stats.worker_pid end)
-      for _ = 1, 250 do learning.search(db, "items", repeated) end
+      for _ = 1, 60 do learning.search(db, "items", repeated) end
       wait_judged()
-      local after = db:value([[SELECT count(DISTINCT query_hash) FROM ruvector_trajectories
+      local after = db:column([[SELECT DISTINCT query_hash::text FROM ruvector_trajectories
          WHERE searched_at > pg_postmaster_start_time()]])
-      assert.equal(1, after)
-      assert.not_equal(hash.hash, db:value([[SELECT query_hash::text FROM ruvector_trajectories
-         WHERE searched_at > pg_postmaster_start_time() LIMIT 1]]))
+      assert.is_true(#after >= 1 and #after <= #repeated, #after .. " hashes")
+      for _, other in ipairs(after) do assert.not_equal(hash.hash, other) end
       anonymize("off")
    end)
 

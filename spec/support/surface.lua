@@ -146,7 +146,9 @@ M.RELATIONS = {
    ruvector_policy_choices = "private",
    ruvector_policy_shadows = "private",
    ruvector_recall_checks = "private",
+   ruvector_link_rounds = "private",
    ruvector_trajectories = "readable",
+   ruvector_link_history = "readable",
 }
 
 --- The guarded functions in order of their signatures: an iterator of (signature, what is expected).

@@ -10,6 +10,7 @@
  * memory of queries was made anew they begin anew, too. They are few (RUV_MAX_REGIONS): every
  * search compares its query with each of them.
  */
+#include "learning/linking.h"
 #include "learning/worker.h"
 
 #include "utils/memutils.h"
@@ -17,10 +18,9 @@
 
 #define RUV_NEAREST_USED 3
 
-/* The k that most samples have; the larger one of equals. *count: how many. Those that are there
- * because of feedback alone do not decide. */
-static uint32
-most_common_k(const RuvIndexState *state, int *count)
+/* Samples that do not calibrate by themselves do not decide. */
+uint32
+ruv_most_common_k(const RuvIndexState *state, int *count)
 {
     int counts[RV_TRAJECTORY_MAX_HITS + 1] = {0};
     uint32 best = 0;
@@ -34,7 +34,8 @@ most_common_k(const RuvIndexState *state, int *count)
     for (uint32 k = 1; k <= RV_TRAJECTORY_MAX_HITS; k++)
         if (counts[k] > 0 && counts[k] >= counts[best])
             best = k;
-    *count = counts[best];
+    if (count != NULL)
+        *count = counts[best];
     return best;
 }
 
@@ -227,7 +228,7 @@ ruv_distil(RuvIndexState *state)
     rv_allocator allocator;
     int count;
 
-    in.k = most_common_k(state, &count);
+    in.k = ruv_most_common_k(state, &count);
     if (count >= state->min_samples) {
         in.metric = state->identity.metric;
         in.dim = (uint32_t)state->identity.dim;

@@ -189,8 +189,11 @@ count_extra_candidates(const RuvIndexState *state)
     int extra = 0;
     ListCell *cell;
 
-    foreach (cell, state->candidates)
-        extra += !((RuvSample *)lfirst(cell))->even;
+    foreach (cell, state->candidates) {
+        const RuvSample *sample = lfirst(cell);
+
+        extra += !sample->even && sample->feedback != NULL;
+    }
     return extra;
 }
 
@@ -232,6 +235,10 @@ join(const PendingFeedback *pending)
         return LATER;
     sample = find_sample(state->candidates, pending->query_id);
     if (sample != NULL) {
+        if (sample->for_links) { /* now it is looked at for what feedback says of it */
+            sample->for_links = false;
+            sample->even = false;
+        }
         give_feedback(state, sample, pending);
         return JOINED;
     }

@@ -16,6 +16,7 @@
  * fails is left alone for a while that doubles with every failure; the reason shows in
  * ruvector_learning_stats().
  */
+#include "learning/linking.h"
 #include "learning/worker.h"
 
 #include "as_owner.h"
@@ -83,6 +84,12 @@ memory_due(const RuvIndexState *state, TimestampTz now, bool force)
 }
 
 static bool
+links_due(const RuvIndexState *state, TimestampTz now, bool force)
+{
+    return ruv_links_due(state, now, force || paused(state, now));
+}
+
+static bool
 consolidation_due(const RuvIndexState *state, TimestampTz now)
 {
     return state->bank != NULL && rv_bank_count(state->bank) > 1 &&
@@ -96,6 +103,7 @@ ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force)
         return false;
     return state->feedback_waiting > 0 || pass_due(state, now, force) ||
            distillation_due(state, now, force) || memory_due(state, now, force) ||
+           ruv_links_retrace_due(state) || links_due(state, now, force) ||
            consolidation_due(state, now) || ruv_recertify_due(state) || state->bank_changed ||
            ruv_privacy_due(state);
 }
@@ -317,9 +325,11 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
     if (ruv_recertify_due(state))
         ruv_recertify(state);
     now = GetCurrentTimestamp();
-    if (memory_due(state, now, force)) {
-        ruv_memory_flatten(state);
-        ruv_retrace_samples(state, table, index);
+    if (memory_due(state, now, force) || ruv_links_retrace_due(state)) {
+        if (memory_due(state, now, force))
+            ruv_memory_flatten(state);
+        ruv_retrace_samples(state, table, index, state->linking.renewed);
+        state->linking.renewed = false;
         distil(state);
     } else if (distillation_due(state, now, force)) {
         distil(state);
@@ -381,6 +391,11 @@ ruv_learn_round(RuvIndexState *state, bool force)
     Relation table = NULL;
     Relation index = NULL;
     bool opened;
+
+    if (links_due(state, GetCurrentTimestamp(), force)) {
+        ruv_links_round(state);
+        return true;
+    }
 
     StartTransactionCommand();
     PushActiveSnapshot(GetTransactionSnapshot());

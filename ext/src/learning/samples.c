@@ -8,6 +8,7 @@
  * than they are traced, a reservoir (Vitter's algorithm R) keeps an even draw of what arrived since
  * the last round, so that a burst cannot grow the worker or push out what is different.
  */
+#include "learning/linking.h"
 #include "learning/worker.h"
 
 #include <math.h>
@@ -109,11 +110,33 @@ running_add(RuvRunning *running, const rv_trajectory *head)
 
 StaticAssertDecl(RUV_TRACE_SHARE >= RUV_CHECK_SHARE, "certificates need their even draw");
 
+/* What a search is looked at for. */
+typedef enum RuvUse { RUV_USE_NONE, RUV_USE_SAMPLE, RUV_USE_VERDICT, RUV_USE_LINKS } RuvUse;
+
+static RuvUse
+draw_use(const RuvIndexState *state, const float *query)
+{
+    double draw = rv_prng_uniform(&ruv_worker.prng);
+
+    if (state->sampled < (uint64)state->min_samples && state->linking.used == 0)
+        return RUV_USE_SAMPLE;
+    if (!ruv_links_wanted(state) && state->linking.used == 0)
+        return draw < RUV_TRACE_SHARE ? RUV_USE_SAMPLE : RUV_USE_NONE;
+    if (ruv_links_held_out(query, state->identity.dim))
+        return RUV_USE_SAMPLE;
+    if (draw < RUV_JUDGED_SHARE)
+        return RUV_USE_VERDICT;
+    draw -= RUV_JUDGED_SHARE;
+    return ruv_links_wanted(state) && draw < RUV_LINK_SHARE / (1 - RUV_TRACE_SHARE) ? RUV_USE_LINKS
+                                                                                    : RUV_USE_NONE;
+}
+
 void
 ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *query,
                   const rv_hit *hits)
 {
     RuvSample *sample;
+    RuvUse use;
 
     state->trajectories++;
     state->last_drained = GetCurrentTimestamp();
@@ -128,13 +151,15 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
     if (head->dim != (uint32_t)state->identity.dim || head->k > RV_TRAJECTORY_MAX_HITS)
         return;
     ruv_remember(state, head, query, hits);
-    if (state->sampled >= (uint64)state->min_samples &&
-        rv_prng_uniform(&ruv_worker.prng) >= RUV_TRACE_SHARE)
+    use = draw_use(state, query);
+    if (use == RUV_USE_NONE)
         return;
-    state->sampled++;
     sample = ruv_sample_create(state, head, query, hits);
+    sample->for_links = use == RUV_USE_LINKS;
+    if (use == RUV_USE_SAMPLE)
+        state->sampled++;
     sample->retrace = head->index_epoch != state->identity.epoch;
-    sample->even = true;
+    sample->even = use != RUV_USE_VERDICT;
     if (!sample->retrace)
         ruv_drift_note_query(state, sample->query);
     ruv_state_add_candidate(state, sample);
@@ -152,6 +177,7 @@ ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
     ruv_certificate_forget(state);
     if (state->slot->index_oid == state->index_oid)
         ruv_costs_reset(state->slot);
+    ruv_links_forget(state);
     state->identity = *identity;
     state->has_plan = false;
     memset(&state->drift, 0, sizeof(state->drift));
@@ -187,8 +213,10 @@ ruv_state_publish_figures(RuvIndexState *state)
     pg_atomic_write_u64(&slot->trajectories, state->trajectories);
     pg_atomic_write_u64(&slot->waiting,
                         (uint64)(list_length(state->candidates) + state->in_flight));
-    pg_atomic_write_u64(&slot->undistilled, state->undistilled);
     ruv_costs_publish_recall(state);
+    pg_atomic_write_u64(&slot->undistilled, state->undistilled +
+                                                (ruv_links_retrace_due(state) ? 1 : 0) +
+                                                (ruv_links_pending(state, true) ? 1 : 0));
     pg_atomic_write_u64(&slot->learning_us, (uint64)(state->learning_seconds * 1e6));
 }
 

@@ -186,6 +186,7 @@ set_live_columns(RuvRow *row, const LiveFigures *live, bool shows_errors)
     "t.oldest, t.stored_bytes, b.latency_before_us, b.latency_after_us, b.distances_before, "      \
     "b.distances_after, 1 - b.distances_after / nullif(b.distances_before, 0) AS "                 \
     "distances_saved, "                                                                            \
+    "n.links AS made_links, n.rolled_back, n.gain, n.links_epoch, "                                \
     "b.recall_before, b.recall_after "                                                             \
     "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "                                     \
     "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS " "                       \
@@ -212,7 +213,31 @@ set_live_columns(RuvRow *row, const LiveFigures *live, bool shows_errors)
     "max(q.expected_recall::float8) FILTER (WHERE q.scope = 'index') AS expected_recall, "         \
     "max(q.index_epoch) FILTER (WHERE q.scope = 'index') AS index_epoch "                          \
     "FROM @.ruvector_patterns q WHERE q.index_oid = i.indexrelid) p ON true "                      \
+    "LEFT JOIN LATERAL (SELECT coalesce(sum(b.links) FILTER (WHERE b.state = 'kept'), 0) "         \
+    "AS links, count(*) FILTER (WHERE b.state = 'rolled back') AS rolled_back, "                   \
+    "1 - exp(sum(ln(b.distances_after / b.distances_before)) FILTER (WHERE b.state = 'kept' "      \
+    "AND b.distances_before > 0 AND b.distances_after > 0)) AS gain, "                             \
+    "b.index_epoch AS links_epoch FROM @.ruvector_link_rounds b WHERE b.index_oid = i.indexrelid " \
+    "GROUP BY b.index_epoch ORDER BY max(b.round) DESC LIMIT 1) n ON true "                        \
     "WHERE i.indrelid = $1 AND i.indisvalid ORDER BY i.indexrelid"
+
+/* Learned links of the present build; those of a former one went with it. */
+static void
+set_links(RuvRow *row, uint64 source, Oid index_oid)
+{
+    bool none;
+    Datum gain = ruv_store_named(source, "gain", &none);
+    bool no_epoch;
+    uint64 epoch = (uint64)DatumGetInt64(ruv_store_named(source, "links_epoch", &no_epoch));
+    bool current = !no_epoch && epoch == current_epoch(index_oid);
+
+    ruv_row_set_int(row, "links",
+                    current ? DatumGetInt64(ruv_store_named(source, "made_links", NULL)) : 0);
+    ruv_row_set_int(row, "links_rolled_back",
+                    current ? DatumGetInt64(ruv_store_named(source, "rolled_back", NULL)) : 0);
+    if (current && !none)
+        ruv_row_set(row, "links_gain", gain);
+}
 
 static void
 fill_row(RuvRow *row, uint64 source, bool shows_errors)
@@ -226,6 +251,7 @@ fill_row(RuvRow *row, uint64 source, bool shows_errors)
 
     read_live_figures(index_oid, &live);
     ruv_row_copy(row, source);
+    set_links(row, source, index_oid);
     ruv_row_set_text(row, "state", learning_state(enabled, &live, !no_epoch, rebuilt));
     set_recall_interval(row, source);
     set_live_columns(row, &live, shows_errors);

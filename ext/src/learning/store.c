@@ -64,7 +64,7 @@ ruv_store_open(RuvStore *store)
 
     /* The youngest table: where it is missing, ALTER EXTENSION ... UPDATE has not been run. */
     if (!find_extension(&schema, &owner) ||
-        !OidIsValid(get_relname_relid("ruvector_tunings", schema)))
+        !OidIsValid(get_relname_relid("ruvector_link_rounds", schema)))
         return false;
     strlcpy(store->schema, quote_identifier(get_namespace_name(schema)), sizeof(store->schema));
     store->vector_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum("ruvector"),
@@ -203,7 +203,11 @@ ruv_store_learning_rate(RuvStore *store, Oid table_oid)
 static const char *const index_tables[] = {"ruvector_trajectory_log", "ruvector_patterns",
                                            "ruvector_index_state",    "ruvector_memory",
                                            "ruvector_recall_checks",  "ruvector_feedback",
-                                           "ruvector_search_plans",   "ruvector_policy_shadows"};
+                                           "ruvector_search_plans",   "ruvector_policy_shadows",
+                                           "ruvector_link_rounds"};
+
+/* Rounds of learned links tell what is in the graph, so they stay as long as the index does. */
+#define RUV_FORGOTTEN_TABLES ((int)lengthof(index_tables) - 1)
 
 /* The name of this database among all: a dump restored elsewhere is told by it. */
 Datum
@@ -274,11 +278,15 @@ ruv_store_tidy(RuvStore *store)
                       psprintf("DELETE FROM @.%s r WHERE NOT EXISTS (SELECT FROM pg_index i "
                                "WHERE i.indexrelid = r.index_oid AND i.indrelid = r.table_id::oid) "
                                "AND NOT EXISTS (SELECT FROM @.ruvector_learning l "
-                               "WHERE l.table_id = r.table_id AND l.home IS DISTINCT FROM $1) "
-                               "OR NOT EXISTS (SELECT FROM @.ruvector_learning l "
-                               "WHERE l.table_id = r.table_id)",
+                               "WHERE l.table_id = r.table_id AND l.home IS DISTINCT FROM $1)",
                                table),
                       1, types, values, NULL);
+        if (i < RUV_FORGOTTEN_TABLES)
+            ruv_store_run(store,
+                          psprintf("DELETE FROM @.%s r WHERE NOT EXISTS (SELECT FROM "
+                                   "@.ruvector_learning l WHERE l.table_id = r.table_id)",
+                                   table),
+                          0, NULL, NULL, NULL);
     }
     settle_restored(store);
 }
@@ -289,7 +297,7 @@ ruv_store_forget_table(RuvStore *store, Oid table_oid, bool configuration)
     Oid types[1] = {OIDOID};
     Datum values[1] = {ObjectIdGetDatum(table_oid)};
 
-    for (int i = 0; i < (int)lengthof(index_tables); i++)
+    for (int i = 0; i < RUV_FORGOTTEN_TABLES; i++)
         ruv_store_run(
             store, psprintf("DELETE FROM @.%s WHERE table_id = $1::oid::regclass", index_tables[i]),
             1, types, values, NULL);

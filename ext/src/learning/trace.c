@@ -18,6 +18,7 @@
  * Somebody who waits for a stronger lock on the table (DDL) does not wait for a whole batch: both
  * loops look for waiters and stop early.
  */
+#include "learning/linking.h"
 #include "learning/worker.h"
 
 #include <math.h>
@@ -38,7 +39,6 @@
 #define RUV_PASS_SECONDS 1.0
 #define RUV_MIN_BATCH 32
 #define RUV_REFERENCE_EF 2000
-#define RUV_TRACE_SLACK 3.0f
 #define RUV_TRACE_EF 4000
 /* Measured on one core of 2020: fetching a row, and one element of one comparison. Only the size of
  * a batch depends on them. */
@@ -175,10 +175,18 @@ feed_table(RowFeed *feed, Relation table, Relation index)
 
 typedef struct Truth {
     float *distances; /* count x width, ascending in each row */
+    uint64 *ids;      /* likewise: heap positions, or nodes when they come from a search */
     uint32 *found;    /* per search */
     uint32 width;
     bool exact;
 } Truth;
+
+/* True neighbours that a search is looked at for. */
+static uint32
+wanted(const RuvSample *sample)
+{
+    return sample->for_links ? Max(sample->head.k, RUV_LINK_NEIGHBOURS) : sample->head.k;
+}
 
 static uint32
 widest(RuvSample **batch, int count)
@@ -186,7 +194,7 @@ widest(RuvSample **batch, int count)
     uint32 width = 1;
 
     for (int i = 0; i < count; i++)
-        width = Max(width, batch[i]->head.k);
+        width = Max(width, wanted(batch[i]));
     return width;
 }
 
@@ -215,9 +223,11 @@ truth_by_pass(Truth *truth, RuvIndexState *state, Relation table, Relation index
     for (int i = 0; complete && i < count; i++) {
         uint32 found = rv_exact_result(feed.exact, (uint32_t)i, hits);
 
-        truth->found[i] = Min(found, batch[i]->head.k);
-        for (uint32 j = 0; j < truth->found[i]; j++)
+        truth->found[i] = Min(found, wanted(batch[i]));
+        for (uint32 j = 0; j < truth->found[i]; j++) {
             truth->distances[(size_t)i * truth->width + j] = hits[j].distance;
+            truth->ids[(size_t)i * truth->width + j] = hits[j].id;
+        }
     }
     rv_exact_destroy(feed.exact);
     truth->exact = true;
@@ -231,11 +241,13 @@ truth_by_search(Truth *truth, Relation index, RuvSample **batch, int count)
 
     for (int i = 0; i < count; i++) {
         int found =
-            ruv_index_search(index, batch[i]->query, (int)batch[i]->head.k, RUV_REFERENCE_EF, hits);
+            ruv_index_search(index, batch[i]->query, (int)wanted(batch[i]), RUV_REFERENCE_EF, hits);
 
         truth->found[i] = (uint32)Max(found, 0);
-        for (int j = 0; j < found; j++)
+        for (int j = 0; j < found; j++) {
             truth->distances[(size_t)i * truth->width + j] = hits[j].distance;
+            truth->ids[(size_t)i * truth->width + j] = hits[j].node;
+        }
         ruv_worker_breathe();
     }
     truth->exact = false;
@@ -441,16 +453,21 @@ ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample 
     truth.width = widest(batch, count);
     truth.distances =
         MemoryContextAllocHuge(pass, sizeof(float) * (size_t)truth.width * (size_t)count);
+    truth.ids = MemoryContextAllocHuge(pass, sizeof(uint64) * (size_t)truth.width * (size_t)count);
     truth.found = palloc0(sizeof(uint32) * count);
     if (exact_affordable(table, state->identity.dim))
         complete = truth_by_pass(&truth, state, table, index, batch, count);
     else
         truth_by_search(&truth, index, batch, count);
     while (complete && done < count && (done % 16 != 0 || !somebody_waits(table, index))) {
-        if (truth.found[done] > 0) {
+        const float *distances = truth.distances + (size_t)done * truth.width;
+
+        if (truth.found[done] > 0 && ruv_links_ask(state, batch[done]))
+            ruv_links_note(state, batch[done], truth.ids + (size_t)done * truth.width, distances,
+                           (int)truth.found[done], !truth.exact);
+        if (truth.found[done] > 0 && !batch[done]->for_links) {
             MemoryContextSwitchTo(single);
-            trace_sample(state, table, index, batch[done],
-                         truth.distances + (size_t)done * truth.width, truth.found[done],
+            trace_sample(state, table, index, batch[done], distances, truth.found[done],
                          truth.exact);
             MemoryContextSwitchTo(pass);
             MemoryContextReset(single);
@@ -463,8 +480,36 @@ ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample 
     return done;
 }
 
+/* A sample's truth as far as it is kept: a trace asks for the farthest true neighbour only. */
+static void
+fill_truth(const RuvSample *sample, float *truth)
+{
+    for (uint32 i = 0; i < sample->effort_count; i++)
+        truth[i] = sample->truth_bound;
+}
+
 void
-ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index)
+ruv_trace_again(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
+                RuvTraced *descent, RuvTraced *memory)
+{
+    float truth[RV_TRAJECTORY_MAX_HITS];
+    rv_memory_match match = {0};
+    rv_trace_summary summary = {0};
+
+    fill_truth(sample, truth);
+    trace_from(state, table, index, sample, &match, truth, descent->efforts, &descent->work,
+               &summary);
+    ruv_memory_entry_points(state, sample->query, &match);
+    if (match.count > 0)
+        trace_from(state, table, index, sample, &match, truth, memory->efforts, &memory->work,
+                   &summary);
+    else
+        *memory = *descent;
+    rv_work_add(&memory->work, match.distances);
+}
+
+void
+ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index, bool graph_changed)
 {
     MemoryContext single =
         AllocSetContextCreate(CurrentMemoryContext, "ruvector deep trace", ALLOCSET_DEFAULT_SIZES);
@@ -476,11 +521,11 @@ ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index)
         RuvSample *sample = lfirst(cell);
         float truth[RV_TRAJECTORY_MAX_HITS];
 
-        /* A trace asks for the farthest true neighbour only. */
         if (isnan(sample->truth_bound) || sample->descent_efforts == NULL)
             continue;
-        for (uint32 i = 0; i < sample->effort_count; i++)
-            truth[i] = sample->truth_bound;
+        fill_truth(sample, truth);
+        if (graph_changed)
+            trace_from_descent(state, table, index, sample, truth);
         trace_from_memory(state, table, index, sample, truth);
         MemoryContextReset(single);
         if (++done % 16 == 0)

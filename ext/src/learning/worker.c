@@ -24,6 +24,7 @@
  *
  * Locks: see shmem.c.
  */
+#include "learning/linking.h"
 #include "learning/worker.h"
 
 #include <time.h>
@@ -229,6 +230,7 @@ unload_state(RuvIndexState *state)
     state->publish_again = 0;
     state->samples = NIL;
     state->candidates = NIL;
+    memset(&state->linking, 0, sizeof(state->linking));
     state->candidates_seen = 0;
     state->checks = NIL;
     state->falls = NIL;
@@ -350,7 +352,9 @@ refresh_state(RuvStore *store, RuvIndexState *state)
         if (state->consolidated == 0) /* the first interval begins */
             state->consolidated = GetCurrentTimestamp();
         ruv_totals_load(store, state);
+        ruv_store_load_links(store, state);
         ruv_store_load_samples(store, state);
+        ruv_links_part_samples(state);
         ruv_store_load_patterns(store, state);
         ruv_store_load_memory(store, state);
         state->vectors_stored = state->vectors_stored || state->flat_memory != NULL;

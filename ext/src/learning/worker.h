@@ -15,8 +15,18 @@
 #define RUV_MAX_CANDIDATES 2048
 /* Searches in one pass over the table. */
 #define RUV_MAX_BATCH 512
-/* Share of the searches that is traced once min_samples were. */
-#define RUV_TRACE_SHARE 0.3
+/* Share of the searches that is traced once min_samples were: those that are held out from learned
+ * links, links.c. */
+#define RUV_TRACE_SHARE 0.25
+/* Share of the others that is traced and judged all the same, so that a query that comes again and
+ * again is seen whichever side it is on. */
+#define RUV_JUDGED_SHARE 0.05
+/* Share of the searches that ask for learned links. */
+#define RUV_LINK_SHARE 0.6
+/* True neighbours that such a search is looked at for. */
+#define RUV_LINK_NEIGHBOURS 48
+/* The largest slack that a trace goes on to. */
+#define RUV_TRACE_SLACK 3.0f
 /* ... and never less than this, whatever else decides which searches are traced: certificates rest
  * on such even draws. */
 #define RUV_CHECK_SHARE 0.01
@@ -69,8 +79,9 @@ typedef struct RuvSample {
     uint64 nearest[8];
     rv_judgement verdict;
     RuvSampleFeedback *feedback; /* NULL: none */
-    float proof; /* weight of a proven index miss in the next calibration, on top of its own */
-    bool stored; /* a row of ruvector_trajectory_log holds it */
+    float proof;    /* weight of a proven index miss in the next calibration, on top of its own */
+    bool stored;    /* a row of ruvector_trajectory_log holds it */
+    bool for_links; /* a candidate of which only the true neighbours are wanted */
 } RuvSample;
 
 typedef struct RuvRunning {
@@ -87,6 +98,21 @@ typedef struct RuvTotals {
     uint64 checked; /* searches whose recall was measured */
     double recall;
 } RuvTotals;
+/* The nearest rows of a search that asks for learned links. */
+typedef struct RuvLinkQuery {
+    int count;
+    bool are_nodes;  /* ids are nodes, 0 unknown; else heap positions, block << 16 | offset */
+    uint64 ended_at; /* node nearest to the query of what was returned instead; 0: some was right */
+    uint64 ids[FLEXIBLE_ARRAY_MEMBER]; /* nearest first */
+} RuvLinkQuery;
+
+typedef struct RuvLinking {
+    List *queries;   /* of RuvLinkQuery: they wait for a round */
+    uint64 used;     /* queries that rounds of this build used */
+    bool renewed;    /* the graph, since the samples were traced */
+    bool unfinished; /* a round was cut short: its links are to be taken away */
+    TimestampTz next_round;
+} RuvLinking;
 
 /* Searches that a policy called a success, of those whose recall is known; sums. */
 typedef struct RuvShadowSuccesses {
@@ -183,6 +209,7 @@ typedef struct RuvIndexState {
     double predicted_misses;
     List *checks; /* for the certificate, not stored yet: see certificate.c */
     List *falls;  /* below a target, effort raised */
+    RuvLinking linking;
     RuvRunning running;
     RuvShadow shadow; /* policies that run beside those that serve */
     bool seen;        /* by the present sync */
@@ -300,8 +327,10 @@ extern bool ruv_learn_round(RuvIndexState *state, bool force);
  * active snapshot. */
 extern int ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample **batch,
                            int count);
-/* Traces the samples again, from the entry points that the present flat memory gives. */
-extern void ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index);
+/* Traces the samples again from the entry points that the present flat memory gives; when the graph
+ * has changed also from the descent. */
+extern void ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index,
+                                bool graph_changed);
 /* How many searches one pass over this table should take. */
 extern int ruv_batch_limit(Relation table, int dim);
 

@@ -244,6 +244,7 @@ ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *ou
     out->dim = meta->dim;
     out->adaptive = ruhnsw_option_adaptive(index);
     out->own = ruhnsw_option_effort(index);
+    out->link_room = meta->learned;
 }
 
 void

@@ -7,6 +7,7 @@
 #include "ruvector.h"
 #include "learning.h"
 #include "selection.h"
+#include "ruvector/links.h"
 
 #include "nodes/execnodes.h"
 
@@ -48,6 +49,33 @@ extern const float *ruhnsw_prepare_value(const RuvIndexIdentity *identity, Datum
 
 /* cost.c: what the model says of an index that is locked. */
 extern RuvScanCost ruhnsw_scan_cost(Oid index_oid, double rows, Oid tablespace);
+/* ---- learned links (learn.c); room for them: RuvIndexIdentity.link_room ---- */
+
+/* The nearest rows of a search. */
+typedef struct RuhnswFound {
+    const uint64 *nodes; /* nearest first; 0: not known */
+    int count;
+    uint64 ended_at; /* the nearest node that the search returned when it missed them all, else 0 */
+} RuhnswFound;
+
+/* breathe is called now and then in each of the following. */
+
+/* nodes[i] gets the node of the row at heap position rows[i] (block << 16 | offset; ascending,
+ * different), 0 when no live node has it. */
+extern void ruhnsw_find_rows(Relation index, const uint64 *rows, int count, uint64 *nodes,
+                             void (*breathe)(void));
+
+/* Asks for the links that the nearest rows of these searches lack. */
+extern void ruhnsw_ask_links(Relation index, rv_links *links, const RuhnswFound *searches,
+                             int count, void (*breathe)(void));
+
+/*
+ * Makes the links, sorted by from, or takes them away (make = false). done[i]: it was changed; a
+ * link that is there already, has no room, or whose ends are not both live is not made. The caller
+ * has the index open as for an insert. Returns how many were changed.
+ */
+extern int ruhnsw_write_links(Relation index, const rv_link *links, int count, bool make,
+                              bool *done, void (*breathe)(void));
 
 /* verify.c: the findings of ruvector_index_verify about this index, as rows of (severity, block,
  * message). all_rows: every row of the table is looked up as well. */

@@ -1,0 +1,97 @@
+/*
+ * linking.h - learned links in the worker: which searches ask for them, rounds, and what judges
+ * them. links.c has the whole story.
+ */
+#ifndef RUVECTOR_LEARNING_LINKING_H
+#define RUVECTOR_LEARNING_LINKING_H
+
+#include "learning/worker.h"
+#include "ruvector/links.h"
+
+/* ---- trace.c, distil.c --------------------------------------------------------------------- */
+
+/* What a trace of a sample shows. */
+typedef struct RuvTraced {
+    rv_effort efforts[RV_TRAJECTORY_MAX_HITS]; /* effort_count of the sample */
+    rv_work work;
+} RuvTraced;
+
+/* Traces a sample on the present graph, from the descent and with the present memory, and leaves it
+ * as it was. */
+extern void ruv_trace_again(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
+                            RuvTraced *descent, RuvTraced *memory);
+/* The k that most samples have; the larger one of equals. *count (may be NULL): how many. */
+extern uint32 ruv_most_common_k(const RuvIndexState *state, int *count);
+
+/* ---- links.c, held_out.c, store_links.c ------------------------------------------------------ */
+
+typedef enum RuvLinkRoundState {
+    RUV_LINKS_APPLYING,
+    RUV_LINKS_KEPT,
+    RUV_LINKS_ROLLED_BACK,
+    RUV_LINKS_INTERRUPTED
+} RuvLinkRoundState;
+
+extern const char *ruv_link_round_state_name(RuvLinkRoundState state);
+
+typedef struct RuvLinkRound {
+    MemoryContext context; /* of the arrays */
+    int number;            /* of its row */
+    RuvLinkRoundState state;
+    int queries;
+    rv_link *links; /* sorted by from */
+    bool *done;     /* by the last write */
+    int count;
+    int written;
+    int held_out; /* queries that judged it; 0: none did */
+    double before;
+    double after;
+} RuvLinkRound;
+
+/* Samples that judge a change of the graph. */
+typedef struct RuvHeldOut {
+    RuvSample **samples;
+    int count;
+    double before; /* mean distances at equal recall */
+    double after;
+} RuvHeldOut;
+
+extern void ruv_held_out_before(RuvHeldOut *held_out, const RuvIndexState *state);
+extern void ruv_held_out_after(RuvHeldOut *held_out, RuvIndexState *state, Relation table,
+                               Relation index);
+/* True when a sample may judge. */
+extern bool ruv_held_out_judges(const RuvSample *sample);
+extern bool ruv_held_out_pays(const RuvHeldOut *held_out);
+
+/* True when searches should ask for links: it is switched on, and the index has room for them. */
+extern bool ruv_links_wanted(const RuvIndexState *state);
+/* True when a query calibrates and judges, and never asks for links. */
+extern bool ruv_links_held_out(const float *query, int dim);
+/* Once links were made, samples whose query is on the side that asks for links speak for no others:
+ * they do not calibrate. */
+extern void ruv_links_part_samples(RuvIndexState *state);
+/* True when a search that is looked at asks for links. */
+extern bool ruv_links_ask(const RuvIndexState *state, const RuvSample *sample);
+/* Takes the true neighbours of a search that asks for links: ids and raw distances, nearest first.
+ */
+extern void ruv_links_note(RuvIndexState *state, const RuvSample *sample, const uint64 *ids,
+                           const float *distances, int count, bool are_nodes);
+extern void ruv_links_forget(RuvIndexState *state);
+/* True when enough searches wait for a round; paused: none come at present. */
+extern bool ruv_links_pending(const RuvIndexState *state, bool paused);
+/* True when the graph has other links than the samples were traced with, and they are enough to
+ * calibrate with. */
+extern bool ruv_links_retrace_due(const RuvIndexState *state);
+/* As ruv_links_pending, and the pause between two rounds is over. */
+extern bool ruv_links_due(const RuvIndexState *state, TimestampTz now, bool paused);
+/* One round, in transactions of its own. Raises errors; the caller cleans up. */
+extern void ruv_links_round(RuvIndexState *state);
+/* The oldest round that was cut short, in a transaction of its own. False: there is none. */
+extern bool ruv_links_load_unfinished(const RuvIndexState *state, RuvLinkRound *round);
+
+extern void ruv_store_load_links(RuvStore *store, RuvIndexState *state);
+/* A round that is being applied gets a row and a number, one that has ended its result. */
+extern void ruv_store_save_link_round(RuvStore *store, const RuvIndexState *state,
+                                      RuvLinkRound *round);
+
+#endif

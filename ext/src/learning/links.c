@@ -1,0 +1,483 @@
+/*
+ * links.c - learned links: from recorded searches to edges of the graph (engine: links.h).
+ *
+ * Queries are divided by a hash of their vector, so that equal queries are on the same side. Three
+ * in four ask for links: of these only the true neighbours are wanted, RUV_LINK_NEIGHBOURS of them,
+ * which the pass over the table finds on its way; nothing else of such a search is kept. The others
+ * calibrate, and judge whether links pay: they never take part in making any.
+ *
+ * A round takes place when as many searches wait as all rounds before used (at least
+ * RUV_LINK_FIRST times min_samples), and at half of that when the searches pause:
+ *
+ *   choose   rows to nodes, the links that they lack, the most wanted first; what a search of the
+ *            held-out queries costs at some recalls. The links are stored as a round that is being
+ *            applied, and that is committed.
+ *   apply    the links are written, RUV_LINK_CHUNK of them in a transaction, each node's in one WAL
+ *            record
+ *   judge    the held-out queries are traced on the new graph. When the same recalls do not cost
+ * less now, the links are taken away again. Either way the round is stored as finished.
+ *
+ * Changes of an index are not undone when a transaction fails. So whatever ends a round early, an
+ * error, a crash, the end of the worker, leaves the stored round as it was, and the next worker to
+ * load the index takes its links away before it does anything else.
+ *
+ * The slack in use was calibrated without the new links; until the samples have been traced again,
+ * searches find a little more than they should, for as much work as before.
+ *
+ * Locks: those of an insert, taken only if free. Whoever waits for a stronger lock waits for one
+ * chunk at most.
+ */
+#include "learning/linking.h"
+
+#include "access/genam.h"
+#include "access/relation.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "pause.h"
+#include "pgstat.h"
+#include "ruhnsw/ruhnsw_api.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#define RUV_LINK_PARTS 4 /* one of them is held out */
+#define RUV_LINK_FIRST 4
+#define RUV_LINK_GROWTH 1.0
+#define RUV_LINK_GROWTH_PAUSED 0.5
+#define RUV_LINK_CHUNK 512
+#define RUV_MAX_LINK_QUERIES 8192
+/* Different links that a round weighs. */
+#define RUV_MAX_LINK_REQUESTS 400000
+/* Times its own processor time that pass between two rounds; growth bounds how many there are. */
+#define RUV_LINK_SPREAD 2
+
+/* ---- which searches ------------------------------------------------------------------------ */
+
+bool
+ruv_links_wanted(const RuvIndexState *state)
+{
+    return ruv_learned_links && state->identity.link_room > 0;
+}
+
+bool
+ruv_links_held_out(const float *query, int dim)
+{
+    return hash_bytes((const unsigned char *)query, (int)sizeof(float) * dim) % RUV_LINK_PARTS == 0;
+}
+
+void
+ruv_links_part_samples(RuvIndexState *state)
+{
+    ListCell *cell;
+
+    if (state->linking.used == 0)
+        return;
+    foreach (cell, state->samples) {
+        RuvSample *sample = lfirst(cell);
+
+        sample->even = sample->even && ruv_links_held_out(sample->query, (int)sample->head.dim);
+    }
+}
+
+bool
+ruv_links_ask(const RuvIndexState *state, const RuvSample *sample)
+{
+    /* What feedback brought is a miss that somebody has noticed. */
+    return sample->for_links || (!sample->even && ruv_links_wanted(state) &&
+                                 !ruv_links_held_out(sample->query, (int)sample->head.dim));
+}
+
+/* The nearest of what a search returned when none of it is among the true neighbours, else 0. What
+ * a former build returned is not known any more. */
+static uint64
+ended_at(const RuvSample *sample, float bound)
+{
+    if (sample->retrace || sample->hits == NULL || sample->head.result_count == 0)
+        return 0;
+    for (uint32 i = 0; i < sample->head.result_count; i++)
+        if (sample->hits[i].distance <= bound)
+            return 0;
+    return sample->hits[0].node;
+}
+
+void
+ruv_links_note(RuvIndexState *state, const RuvSample *sample, const uint64 *ids,
+               const float *distances, int count, bool are_nodes)
+{
+    RuvLinkQuery *query;
+    MemoryContext former;
+    int k = Min((int)sample->head.k, count);
+
+    if (count < 2 || list_length(state->linking.queries) >= RUV_MAX_LINK_QUERIES)
+        return;
+    former = MemoryContextSwitchTo(state->context);
+    query = palloc(offsetof(RuvLinkQuery, ids) + sizeof(uint64) * count);
+    query->count = count;
+    query->are_nodes = are_nodes;
+    query->ended_at = ended_at(sample, distances[k - 1]);
+    memcpy(query->ids, ids, sizeof(uint64) * count);
+    state->linking.queries = lappend(state->linking.queries, query);
+    MemoryContextSwitchTo(former);
+}
+
+void
+ruv_links_forget(RuvIndexState *state)
+{
+    list_free_deep(state->linking.queries);
+    memset(&state->linking, 0, sizeof(state->linking));
+}
+
+/* Samples that may judge links. */
+static int
+count_held_out(const RuvIndexState *state)
+{
+    int count = 0;
+    ListCell *cell;
+
+    foreach (cell, state->samples)
+        count += ruv_held_out_judges(lfirst(cell));
+    return count;
+}
+
+bool
+ruv_links_pending(const RuvIndexState *state, bool paused)
+{
+    const RuvLinking *linking = &state->linking;
+    double growth = paused ? RUV_LINK_GROWTH_PAUSED : RUV_LINK_GROWTH;
+    int waiting = list_length(linking->queries);
+    double first = (double)RUV_LINK_FIRST * state->min_samples;
+
+    if (linking->unfinished)
+        return true;
+    if (!ruv_links_wanted(state) || waiting == 0 ||
+        waiting < Min(Max(first, growth * linking->used), RUV_MAX_LINK_QUERIES))
+        return false;
+    return count_held_out(state) >= state->min_samples;
+}
+
+bool
+ruv_links_retrace_due(const RuvIndexState *state)
+{
+    return state->linking.renewed && list_length(state->samples) >= state->min_samples;
+}
+
+bool
+ruv_links_due(const RuvIndexState *state, TimestampTz now, bool paused)
+{
+    return now >= state->linking.next_round && ruv_links_pending(state, paused);
+}
+
+/* ---- choosing ------------------------------------------------------------------------------ */
+
+static int
+compare_ids(const void *a, const void *b)
+{
+    uint64 x = *(const uint64 *)a;
+    uint64 y = *(const uint64 *)b;
+
+    return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/* The rows of all waiting searches: ascending, different. */
+static uint64 *
+collect_rows(const List *queries, int *count)
+{
+    Size room = 0;
+    uint64 *rows;
+    int found = 0;
+    int kept = 0;
+    ListCell *cell;
+
+    foreach (cell, queries)
+        room += ((RuvLinkQuery *)lfirst(cell))->count;
+    rows = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint64) * Max(room, 1));
+    foreach (cell, queries) {
+        const RuvLinkQuery *query = lfirst(cell);
+
+        for (int i = 0; !query->are_nodes && i < query->count; i++)
+            rows[found++] = query->ids[i];
+    }
+    qsort(rows, found, sizeof(uint64), compare_ids);
+    for (int i = 0; i < found; i++)
+        if (kept == 0 || rows[kept - 1] != rows[i])
+            rows[kept++] = rows[i];
+    *count = kept;
+    return rows;
+}
+
+/* Puts the nodes of the rows in their place. */
+static void
+rows_to_nodes(RuvIndexState *state, Relation index)
+{
+    int count;
+    uint64 *rows = collect_rows(state->linking.queries, &count);
+    uint64 *nodes = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint64) * Max(count, 1));
+    ListCell *cell;
+
+    ruhnsw_find_rows(index, rows, count, nodes, ruv_worker_breathe);
+    foreach (cell, state->linking.queries) {
+        RuvLinkQuery *query = lfirst(cell);
+
+        for (int i = 0; !query->are_nodes && i < query->count; i++) {
+            uint64 *row = bsearch(&query->ids[i], rows, count, sizeof(uint64), compare_ids);
+
+            query->ids[i] = row == NULL ? 0 : nodes[row - rows];
+        }
+        query->are_nodes = true;
+    }
+}
+
+/* The links that the waiting searches lack. */
+static void
+choose_links(RuvIndexState *state, Relation index, RuvLinkRound *round)
+{
+    int searches = list_length(state->linking.queries);
+    RuhnswFound *found = palloc(sizeof(RuhnswFound) * searches);
+    rv_allocator allocator;
+    rv_links *links;
+    rv_error err = {0};
+    uint32_t count;
+    uint32 wanted;
+    ListCell *cell;
+
+    rows_to_nodes(state, index);
+    foreach (cell, state->linking.queries) {
+        const RuvLinkQuery *query = lfirst(cell);
+        RuhnswFound *to = &found[foreach_current_index(cell)];
+
+        to->nodes = query->ids;
+        to->count = query->count;
+        to->ended_at = query->ended_at;
+    }
+    ruv_context_allocator(CurrentMemoryContext, &allocator);
+    ruv_check(rv_links_create(&allocator, state->identity.metric,
+                              state->identity.metric == RV_METRIC_COSINE,
+                              (uint32_t)state->identity.dim, RUV_MAX_LINK_REQUESTS, &links, &err),
+              &err, "looking for missing links");
+    ruhnsw_ask_links(index, links, found, searches, ruv_worker_breathe);
+    wanted = rv_links_count(links);
+    round->links = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(rv_link) * Max(wanted, 1));
+    ruv_check(rv_links_choose(links, 1, (uint32_t)state->identity.link_room, round->links, wanted,
+                              &count, &err),
+              &err, "choosing links");
+    rv_links_destroy(links);
+    round->count = (int)count;
+    round->queries = searches;
+}
+
+/* ---- transactions -------------------------------------------------------------------------- */
+
+/* Opens the index as an insert does, if nobody holds or waits for a conflicting lock, and it is
+ * the build that is known; NULL if not. */
+static Relation
+open_index(const RuvIndexState *state)
+{
+    Relation index;
+    RuvIndexIdentity identity;
+
+    if (!ConditionalLockRelationOid(state->table_oid, RowExclusiveLock) ||
+        !ConditionalLockRelationOid(state->index_oid, RowExclusiveLock))
+        return NULL;
+    index = try_relation_open(state->index_oid, NoLock);
+    if (index == NULL || !ruv_is_index(index) || !index->rd_index->indisvalid)
+        return NULL;
+    ruv_index_identity(index, &identity);
+    return identity.epoch == state->identity.epoch ? index : NULL;
+}
+
+static Relation
+begin(const RuvIndexState *state)
+{
+    StartTransactionCommand();
+    PushActiveSnapshot(GetTransactionSnapshot());
+    pgstat_report_activity(STATE_RUNNING,
+                           psprintf("learning links for %s", NameStr(state->index_name)));
+    return open_index(state);
+}
+
+static void
+end(void)
+{
+    PopActiveSnapshot();
+    CommitTransactionCommand();
+    pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* Stores the round in the running transaction. False: the extension is gone. */
+static bool
+store_round(RuvIndexState *state, RuvLinkRound *round)
+{
+    RuvStore store;
+
+    if (!ruv_store_open(&store))
+        return false;
+    ruv_store_save_link_round(&store, state, round);
+    ruv_store_close(&store);
+    return true;
+}
+
+/* Makes the round's links or takes them away. False: somebody needs the index otherwise. */
+static bool
+write_links(RuvIndexState *state, RuvLinkRound *round, bool make)
+{
+    round->written = 0;
+    for (int at = 0; at < round->count;) {
+        int last = Min(at + RUV_LINK_CHUNK, round->count);
+        Relation index = begin(state);
+
+        /* The links of one node are written together. */
+        while (last < round->count && round->links[last].from == round->links[last - 1].from)
+            last++;
+        if (index == NULL) {
+            end();
+            return false;
+        }
+        round->written += ruhnsw_write_links(index, round->links + at, last - at, make,
+                                             round->done + at, ruv_worker_breathe);
+        relation_close(index, NoLock);
+        RUV_PAUSE("ruvector-links-written");
+        end();
+        at = last;
+    }
+    return true;
+}
+
+/* Links that were there already, or found no room, are no part of the round. */
+static void
+keep_written(RuvLinkRound *round)
+{
+    int kept = 0;
+
+    for (int i = 0; i < round->count; i++)
+        if (round->done[i])
+            round->links[kept++] = round->links[i];
+    round->count = kept;
+}
+
+/* ---- a round ------------------------------------------------------------------------------- */
+
+/* True when there is something to apply, and that is stored. */
+static bool
+prepare(RuvIndexState *state, RuvLinkRound *round, RuvHeldOut *held_out)
+{
+    Relation index = begin(state);
+    bool ready = false;
+
+    if (index != NULL) {
+        MemoryContext former = MemoryContextSwitchTo(round->context);
+
+        choose_links(state, index, round);
+        round->done = palloc0(sizeof(bool) * Max(round->count, 1));
+        ruv_held_out_before(held_out, state);
+        MemoryContextSwitchTo(former);
+        relation_close(index, NoLock);
+        state->linking.used += round->queries;
+        list_free_deep(state->linking.queries);
+        state->linking.queries = NIL;
+        ruv_links_part_samples(state);
+        round->state = RUV_LINKS_APPLYING;
+        ready = round->count > 0 && store_round(state, round);
+    }
+    end();
+    return ready;
+}
+
+static bool
+judge(RuvIndexState *state, RuvHeldOut *held_out)
+{
+    Relation index = begin(state);
+    Relation table;
+    bool judged = index != NULL;
+
+    if (judged) {
+        table = relation_open(state->table_oid, NoLock);
+        ruv_held_out_after(held_out, state, table, index);
+        relation_close(table, NoLock);
+        relation_close(index, NoLock);
+    }
+    end();
+    return judged;
+}
+
+/* Stores how the round ended. */
+static void
+finish(RuvIndexState *state, RuvLinkRound *round, RuvLinkRoundState how)
+{
+    round->state = how;
+    StartTransactionCommand();
+    PushActiveSnapshot(GetTransactionSnapshot());
+    (void)store_round(state, round);
+    end();
+    ereport(
+        DEBUG1,
+        (errmsg("learned links of index \"%s\": %d of %d queries, %s", NameStr(state->index_name),
+                round->count, round->queries, ruv_link_round_state_name(how)),
+         errdetail("Distances of %d held-out queries at equal recall: %.1f before, %.1f after.",
+                   round->held_out, round->before, round->after)));
+}
+
+static void
+run_round(RuvIndexState *state, RuvLinkRound *round)
+{
+    RuvHeldOut held_out = {0};
+
+    if (!prepare(state, round, &held_out))
+        return;
+    state->linking.unfinished = true;
+    if (!write_links(state, round, true))
+        return;
+    keep_written(round);
+    if (!judge(state, &held_out))
+        return;
+    round->held_out = held_out.count;
+    round->before = held_out.before;
+    round->after = held_out.after;
+    if (ruv_held_out_pays(&held_out)) {
+        finish(state, round, RUV_LINKS_KEPT);
+        state->linking.renewed = true;
+    } else {
+        if (!write_links(state, round, false))
+            return;
+        finish(state, round, RUV_LINKS_ROLLED_BACK);
+    }
+    state->linking.unfinished = false;
+}
+
+/* Takes away the links of rounds that did not end. */
+static void
+recover(RuvIndexState *state, RuvLinkRound *round)
+{
+    while (ruv_links_load_unfinished(state, round)) {
+        round->done = palloc0(sizeof(bool) * Max(round->count, 1));
+        if (!write_links(state, round, false))
+            return;
+        finish(state, round, RUV_LINKS_INTERRUPTED);
+    }
+    state->linking.unfinished = false;
+    state->linking.renewed = true;
+}
+
+void
+ruv_links_round(RuvIndexState *state)
+{
+    double started = ruv_processor_seconds();
+    RuvLinkRound round = {0};
+    MemoryContext former;
+    double seconds;
+
+    round.context =
+        AllocSetContextCreate(state->context, "ruvector links round", ALLOCSET_DEFAULT_SIZES);
+    former = MemoryContextSwitchTo(round.context);
+    if (state->linking.unfinished)
+        recover(state, &round);
+    else
+        run_round(state, &round);
+    MemoryContextSwitchTo(former);
+    MemoryContextDelete(round.context);
+    seconds = ruv_processor_seconds() - started;
+    state->learning_seconds += seconds;
+    state->linking.next_round = TimestampTzPlusMilliseconds(
+        GetCurrentTimestamp(), Max(seconds * 1000 * RUV_LINK_SPREAD, 100));
+}
