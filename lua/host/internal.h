@@ -256,6 +256,7 @@ void rv_only_fields(lua_State *L, const rv_origin *origin, int index, const char
 _Noreturn void rv_shape(lua_State *L, const rv_origin *origin, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The nearest value from low to high; low for NaN. */
 double rv_clamp(double value, double low, double high);
 
 /* Sets the headline fields (slack, optimal_ef_search, expected_recall) from the tables. */

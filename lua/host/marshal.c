@@ -16,7 +16,7 @@
 double
 rv_clamp(double value, double low, double high)
 {
-    return value < low ? low : value > high ? high : value;
+    return !(value >= low) ? low : value > high ? high : value;
 }
 
 void
