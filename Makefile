@@ -128,7 +128,7 @@ $(BUILD)/lua/host/policy_library.h: lua/library/policy.lua lua/tools/embed.lua
 	luajit lua/tools/embed.lua policy_library $< >$@.new && mv $@.new $@
 
 $(BUILD)/lua/host/library.o: $(BUILD)/lua/host/policy_library.h
-$(BUILD)/lua/host/library.o: HOST_CFLAGS += -I$(BUILD)/lua/host
+$(BUILD)/lua/host/library.o: HOST_CFLAGS += -I$(BUILD)/lua
 
 $(BUILD)/ext/%.o: ext/%.c
 	@mkdir -p $(@D)

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "host/internal.h"
-#include "policy_library.h"
+#include "host/policy_library.h"
 
 #define MAX_VALUES 1000000
 

@@ -364,7 +364,8 @@ describe("feedback", function()
 
       it("to unit length for cosine distance", function()
          db:exec [[CREATE TABLE angles (id int PRIMARY KEY, embedding ruvector(4));
-            INSERT INTO angles SELECT n, ARRAY[n % 7, n % 11, n % 13, 1]::ruvector FROM generate_series(1, 300) n;
+            INSERT INTO angles
+               SELECT n, ARRAY[n % 7, n % 11, n % 13, 1]::ruvector FROM generate_series(1, 300) n;
             CREATE INDEX angles_embedding ON angles USING ruhnsw (embedding ruvector_cosine_ops);
             SELECT ruvector_enable_learning('angles')]]
          local found = db:column("SELECT id FROM angles ORDER BY embedding <=> '[3,1,2,9]' LIMIT 5")

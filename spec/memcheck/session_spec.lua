@@ -2,9 +2,10 @@
 -- verified, and a learned graph is healed. `make valgrind` runs it; it takes minutes.
 --
 -- A server in single-user mode is the one process that memcheck watches. PostgreSQL hands out memory
--- from large blocks, so memcheck sees what is read before it was written and what lies outside of a block, not
--- every step past an allocation's end (make sanitize has that, for the engine). Findings count when
--- the extension is on their stack: PostgreSQL itself, built without its valgrind support, has some of its own.
+-- from large blocks, so memcheck sees what is read before it was written and what lies outside of a
+-- block, not every step past an allocation's end (make sanitize has that, for the engine). Findings
+-- count when the extension is on their stack: PostgreSQL itself, built without its valgrind support,
+-- has some of its own.
 
 local cluster = require("ruvector.cluster")
 local ruhnsw = require("support.ruhnsw")

@@ -31,8 +31,8 @@ local function write_recorded(path)
       if i == 1 then slacks[10] = "Infinity" end
       file:write(cjson.encode({ search = {
          query_id = ("00000000-0000-0000-0000-%012d"):format(i), mode = "adaptive", k = 10,
-         ef_search = 100,
-         slack = 0.1, target_recall = 0.95, expected_recall = 0.96, distances = 400 + i, hops = 40, pages = 50,
+         ef_search = 100, slack = 0.1, target_recall = 0.95, expected_recall = 0.96,
+         distances = 400 + i, hops = 40, pages = 50,
          latency_us = 100 + i, score = cjson.null, recall = i % 10 == 0 and 0.7 or 1,
          needed_distances = 300,
          diversity = 0.5, confidence = 0.9, success = true, query = ("[%d,%g]"):format(hard * 5, i / 1000),

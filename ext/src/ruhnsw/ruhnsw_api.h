@@ -19,9 +19,9 @@ typedef struct RuhnswInfo {
     int m;
     int ef_construction;
     const char *storage; /* as built; a constant */
-    float max_norm;    /* upper bound of the rows' norms (inner product) */
-    uint64 entry_node; /* block << 16 | slot; 0 when empty */
-    int entry_level;   /* -1 when empty */
+    float max_norm;      /* upper bound of the rows' norms (inner product) */
+    uint64 entry_node;   /* block << 16 | slot; 0 when empty */
+    int entry_level;     /* -1 when empty */
 } RuhnswInfo;
 
 extern void ruhnsw_get_info(Relation index, RuhnswInfo *info);
