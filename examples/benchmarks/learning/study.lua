@@ -215,11 +215,14 @@ function M.run(server, set, seed, options)
    local queries = measure.range(0, math.min(set.first, options.learn) - 1)
    M.enable_learning(db, twins.LEARNED, #queries * options.passes)
    out.untouched = untouched(server, set)
-   out.learning = common.step(("learned from %d queries, each sent %d time(s)"):format(#queries,
+   local stats = common.step(("learned from %d queries, each sent %d time(s)"):format(#queries,
       options.passes), function()
       return M.teach(server, set, twins.LEARNED, queries, { passes = options.passes, seed = seed })
    end)
-   out.learning.queries = #queries
+   out.learning = { queries = #queries }
+   for name, value in pairs(stats) do
+      if type(name) == "string" then out.learning[name] = value end -- rows have their columns by number too
+   end
    out.targets = common.step("test queries at every target, in turns with static search", function()
       return measure_targets(server, set, points, by_query, options)
    end)
