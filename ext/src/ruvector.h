@@ -59,9 +59,9 @@ extern int ruv_min_samples;            /* ruvector.min_samples */
 extern int ruv_trajectory_buffer_size; /* ruvector.trajectory_buffer_size, cells (restart) */
 extern double ruv_trajectory_sample_rate;
 extern bool ruv_trajectory_anonymize;
-extern int ruv_feedback_rate;          /* searches per role and minute */
-extern int ruv_feedback_max_ids;       /* in one array */
-extern double ruv_feedback_share;      /* of a calibration, per role, 0..1 */
+extern int ruv_feedback_rate;     /* searches per role and minute */
+extern int ruv_feedback_max_ids;  /* in one array */
+extern double ruv_feedback_share; /* of a calibration, per role, 0..1 */
 extern bool ruv_learned_links;
 extern int ruv_consolidation_interval; /* seconds */
 extern int ruv_learning_interval;      /* milliseconds */

@@ -200,11 +200,10 @@ ruv_store_learning_rate(RuvStore *store, Oid table_oid)
     return DatumGetFloat8(ruv_store_value(0, 1, NULL));
 }
 
-static const char *const index_tables[] = {"ruvector_trajectory_log", "ruvector_patterns",
-                                           "ruvector_index_state",    "ruvector_memory",
-                                           "ruvector_recall_checks",  "ruvector_feedback",
-                                           "ruvector_search_plans",   "ruvector_policy_shadows",
-                                           "ruvector_link_rounds"};
+static const char *const index_tables[] = {
+    "ruvector_trajectory_log", "ruvector_patterns",       "ruvector_index_state",
+    "ruvector_memory",         "ruvector_recall_checks",  "ruvector_feedback",
+    "ruvector_search_plans",   "ruvector_policy_shadows", "ruvector_link_rounds"};
 
 /* Rounds of learned links tell what is in the graph, so they stay as long as the index does. */
 #define RUV_FORGOTTEN_TABLES ((int)lengthof(index_tables) - 1)
