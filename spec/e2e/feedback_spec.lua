@@ -352,9 +352,10 @@ describe("feedback", function()
          local found, query_id = search(db, queries[10])
          record(db, query_id, { found[1], found[2] }, { found[9] })
          local refined = db:value("SELECT ruvector_refine_query($1)", query_id)
-         local expected = db:value([[SELECT ($1::ruvector + array_fill(0.75, ARRAY[32])::ruvector
+         local expected = db:value([[SELECT (($1::ruvector + array_fill(0.75, ARRAY[32])::ruvector
             * (SELECT avg(embedding) FROM items WHERE id IN ($2, $3)))
-            - array_fill(0.15, ARRAY[32])::ruvector * (SELECT embedding FROM items WHERE id = $4)]],
+            - array_fill(0.15, ARRAY[32])::ruvector * (SELECT embedding FROM items WHERE id = $4))
+            * array_fill(1 / 1.6, ARRAY[32])::ruvector]],
             queries[10], found[1], found[2], found[9])
          assert.is_true(db:value("SELECT l2_distance($1::ruvector, $2::ruvector)", refined, expected) < 1e-5)
          assert.is_true(db:value([[SELECT l2_distance(ruvector_refine_query($1, 0, 1, 0),
@@ -364,8 +365,8 @@ describe("feedback", function()
 
       it("to unit length for cosine distance", function()
          db:exec [[CREATE TABLE angles (id int PRIMARY KEY, embedding ruvector(4));
-            INSERT INTO angles
-               SELECT n, ARRAY[n % 7, n % 11, n % 13, 1]::ruvector FROM generate_series(1, 300) n;
+            INSERT INTO angles SELECT n, ARRAY[n % 7, n % 11, n % 13, 1]::ruvector
+               FROM generate_series(1, 300) n;
             CREATE INDEX angles_embedding ON angles USING ruhnsw (embedding ruvector_cosine_ops);
             SELECT ruvector_enable_learning('angles')]]
          local found = db:column("SELECT id FROM angles ORDER BY embedding <=> '[3,1,2,9]' LIMIT 5")
@@ -388,5 +389,197 @@ describe("feedback", function()
          assert.truthy(friend:fails("SELECT ruvector_refine_query($1, -1)", query_id).message
             :find("alpha is -1", 1, true))
       end)
+   end)
+
+   describe("in a calibration", function()
+      local app, searches
+
+      --- Everything that was recorded and said is learned.
+      local function extract() db:exec("SELECT ruvector_extract_patterns('hard')") end
+
+      local function slack()
+         extract()
+         extract() -- the second one has read the settings
+         return learning.stats(db, "hard").slack
+      end
+
+      local function set_share(share)
+         server:configure { ["ruvector.feedback_share"] = tostring(share) }
+         server:reload()
+         clock.wait_until("the setting to arrive", LIMIT, function()
+            return tonumber(db:value("SHOW ruvector.feedback_share")) == share
+         end)
+         extract()
+      end
+
+      --- Feedback on every search that missed near rows, or those of `only` (ids of searches); another
+      -- turn says it a little differently, so that all of it is new.
+      local function report_misses(turn, only)
+         local reported = 0
+         for _, one in ipairs(searches) do
+            if #one.missed > 0 and (not only or only[one.query_id]) then
+               local said = record(app, one.query_id, one.missed, { one.found[turn] })
+               assert.equal(#one.missed, said.missed_near)
+               reported = reported + 1
+            end
+         end
+         assert.is_true(reported >= 10, "too few searches missed a row: " .. reported)
+      end
+
+      setup(function()
+         db:exec("RESET ruvector.adaptive_search")
+         learning.create_table(db, "hard")
+         db:exec([[GRANT SELECT ON hard TO app;
+            SELECT ruvector_enable_learning('hard', trajectory_window => 2000, min_samples => 50)]])
+         app = connect("app")
+         searches = {}
+         for i, query in ipairs(learning.queries(400, 77)) do
+            local found, query_id = search(app, query, K, "hard")
+            local returned, missed = set_of(found), {}
+            for _, id in ipairs(nearest(query, K, "hard")) do
+               if id == found[K] then break end
+               if not returned[id] then missed[#missed + 1] = id end
+            end
+            searches[i] = { query = query, found = found, query_id = query_id, missed = missed }
+         end
+         extract()
+         extract()
+      end)
+
+      it("an embedding miss weighs nothing, however often it is reported", function()
+         local before = slack()
+         for i = 1, 200 do
+            local one = searches[i]
+            local far = nearest(one.query, 1000, "hard")[1000]
+            assert.equal(1, record(app, one.query_id, { one.found[1], far }).missed_far)
+         end
+         assert.near(before, slack(), 1e-6)
+         assert.is_true(db:value([[SELECT count(*) FROM ruvector_trajectories
+            WHERE table_id = 'hard'::regclass AND NOT drawn AND feedback_missed_far = 1]]) > 20)
+      end)
+
+      it("an index miss asks for more effort, within the share of its role", function()
+         local before, at = slack(), {}
+         -- The searches that need more than the calibration gives: it is for these to move it.
+         local hard = set_of(db:column([[SELECT query_id FROM ruvector_trajectory_log
+            WHERE table_id = 'hard'::regclass AND drawn AND effort_slack[10] > $1]], before))
+         for turn, share in ipairs { 0, 0.1, 1 } do
+            set_share(share)
+            report_misses(turn, hard)
+            at[share] = slack()
+         end
+         assert.near(before, at[0], 1e-6)
+         assert.is_true(at[0.1] > before, ("%g after %g"):format(at[0.1], before))
+         assert.is_true(at[1] > at[0.1], ("%g after %g"):format(at[1], at[0.1]))
+         set_share(0.1)
+      end)
+
+      it("is taken over when the worker begins anew, and after the index was rebuilt", function()
+         report_misses(4)
+         local before = slack()
+         assert.is_true(db:value([[SELECT count(*) FROM ruvector_trajectories
+            WHERE table_id = 'hard'::regclass AND NOT drawn AND feedback_missed_near > 0]]) > 30)
+         local former = learning.stats(db, "hard").worker_pid
+         server:kill(former)
+         clock.wait_until("another worker", LIMIT, function()
+            local ok, stats = pcall(function()
+               db, app = connect(), connect("app")
+               return learning.stats(db, "hard")
+            end)
+            return ok and stats.worker_pid and stats.worker_pid ~= former
+         end)
+         assert.equal(0, db:value("SELECT count(*) FROM ruvector_feedback WHERE pending"))
+         db:exec("REINDEX INDEX hard_embedding")
+         learning.wait_stats(db, "hard", "the index to be learned", function(stats)
+            return stats.state == "learned"
+         end)
+         assert.is_true(slack() > 0.5 * before)
+         assert.is_true(db:value([[SELECT count(*) FROM ruvector_trajectories
+            WHERE table_id = 'hard'::regclass AND feedback_missed_near > 0 AND NOT success]]) > 30)
+      end)
+   end)
+end)
+
+describe("feedback that comes late", function()
+   local server, db
+
+   setup(function()
+      local settings = { ["ruvector.trajectory_buffer_size"] = 64 }
+      for name, value in pairs(learning.SETTINGS) do settings[name] = value end
+      server = cluster.new({ preload = true, settings = settings }):start()
+      db = server:connect()
+      db:exec("CREATE EXTENSION ruvector; SET enable_seqscan = off")
+      learning.create_table(db, "items", 500)
+      db:exec("SET enable_seqscan = off; SELECT ruvector_enable_learning('items', min_samples => 20)")
+   end)
+
+   teardown(function()
+      if server then server:remove() end
+   end)
+
+   local function searched(queries)
+      local out = {}
+      for i, query in ipairs(queries) do
+         local found = db:column("SELECT id FROM items ORDER BY embedding <-> $1 LIMIT 10", query)
+         out[i] = { found = found, query_id = db:value("SELECT ruvector_last_query_id()") }
+         if i % 30 == 0 then
+            learning.wait_stats(db, "items", "the ring to be read", function(stats)
+               return stats.pending == 0
+            end)
+         end
+      end
+      learning.wait_stats(db, "items", "all to be judged", function(stats) return stats.pending == 0 end)
+      return out
+   end
+
+   it("is taken for stored searches, and refused for those that are gone, also after a restart", function()
+      local searches = searched(learning.queries(300, 5))
+      local stored, gone
+      for i = 1, 200 do
+         local one = searches[i]
+         if db:value("SELECT count(*) FROM ruvector_trajectories WHERE query_id = $1", one.query_id) > 0 then
+            stored = stored or one
+         else
+            gone = gone or one
+         end
+      end
+      local function check(session)
+         local said = session:row([[SELECT * FROM ruvector_record_feedback($1, ARRAY[$2]::bigint[],
+            ARRAY[$3]::bigint[])]], stored.query_id, stored.found[1], stored.found[2])
+         assert.equal(1, said.relevant)
+         assert.equal(1, said.irrelevant)
+         local err = session:fails("SELECT ruvector_record_feedback($1, ARRAY[1])", gone.query_id)
+         assert.equal("42704", err.sqlstate)
+         return said.status
+      end
+      assert.equal("recorded", check(db))
+      clock.wait_until("the verdict", LIMIT, function()
+         return db:value("SELECT feedback_relevant FROM ruvector_trajectories WHERE query_id = $1",
+            stored.query_id) == 1
+      end)
+      server:restart()
+      db = server:connect()
+      assert.equal("unchanged", check(db))
+      assert.is_truthy(db:value("SELECT ruvector_refine_query($1)", stored.query_id))
+   end)
+
+   it("is refused when only a hash of the query was stored", function()
+      server:configure { ["ruvector.trajectory_anonymize"] = "on" }
+      server:restart()
+      db = server:connect()
+      db:exec("SET enable_seqscan = off")
+      local searches = searched(learning.queries(200, 8))
+      local early = searches[#searches]
+      assert.equal("recorded", db:value(
+         "SELECT status FROM ruvector_record_feedback($1, ARRAY[$2]::bigint[])",
+         early.query_id, early.found[1]))
+      local stored
+      for i = 1, 100 do
+         if db:value("SELECT count(*) FROM ruvector_trajectories WHERE query_id = $1",
+            searches[i].query_id) > 0 then stored = searches[i] end
+      end
+      local err = db:fails("SELECT ruvector_record_feedback($1, ARRAY[1])", stored.query_id)
+      assert.equal("55000", err.sqlstate)
+      assert.truthy(err.message:find("only a hash is left", 1, true))
    end)
 end)

@@ -81,6 +81,7 @@ describe("the refined query", function()
       return list
    end
 
+   --- A list of numbers against another.
    local function near(expected, found)
       assert.equal(#expected, #found)
       for i = 1, #expected do assert.near(expected[i], found[i], 1e-6) end
@@ -89,7 +90,19 @@ describe("the refined query", function()
    it("is Rocchio's sum", function()
       near({ 1 + 0.75 * 3 - 0.15 * 2, 2 + 0.75 * 4 - 0.15 * -1 }, refine {
          query = { 1, 2 }, relevant = { { 2, 4 }, { 4, 4 } }, irrelevant = { { 2, -1 } },
+         metric = lib.RV_METRIC_IP,
       })
+   end)
+
+   it("stays among the query and the rows where distances are of places", function()
+      for _, metric in ipairs { lib.RV_METRIC_L2, lib.RV_METRIC_L1 } do
+         near({ (1 + 0.75 * 3 - 0.15 * 2) / 1.6, (2 + 0.75 * 4 + 0.15) / 1.6 }, refine {
+            query = { 1, 2 }, relevant = { { 2, 4 }, { 4, 4 } }, irrelevant = { { 2, -1 } }, metric = metric,
+         })
+         near({ 1, 2 }, refine { query = { 1, 2 }, metric = metric, alpha = 3 })
+         near({ (2 + 3 * 3) / 5 }, refine { query = { 1 }, relevant = { { 3 } }, metric = metric,
+            alpha = 2, beta = 3 })
+      end
    end)
 
    it("is the query where nothing was judged, and the rows' mean where the query does not weigh", function()
@@ -120,7 +133,11 @@ describe("the refined query", function()
       assert.is_nil(found)
       assert.equal(lib.RV_ERR_RANGE, status)
       assert.matches("no direction", message, 1, true)
-      found, status, message = refine { query = { 0, 3e38 }, alpha = 2 }
+      found, status, message = refine { query = { 1 }, irrelevant = { { 2 } }, alpha = 0.5, gamma = 0.5 }
+      assert.is_nil(found)
+      assert.equal(lib.RV_ERR_RANGE, status)
+      assert.matches("sum to 0;", message, 1, true)
+      found, status, message = refine { query = { 0, 3e38 }, alpha = 2, metric = lib.RV_METRIC_IP }
       assert.is_nil(found)
       assert.equal(lib.RV_ERR_RANGE, status)
       assert.matches("element 2", message, 1, true)

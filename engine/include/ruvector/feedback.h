@@ -41,11 +41,14 @@ typedef struct rv_refine_input {
 
 /*
  * The query moved towards what was relevant and away from what was not: alpha * query + beta *
- * mean(relevant) - gamma * mean(irrelevant); a mean over no rows is zero (J. Rocchio, "Relevance
- * feedback in information retrieval", in The SMART Retrieval System, 1971). Under cosine distance
- * the result has unit length; hand in the query and the rows as unit vectors, then no row weighs
- * more for being long. out: dim floats, may be the query. RV_ERR_RANGE: a weight outside its range,
- * an element too large for a float, or nothing left that has a direction (cosine).
+ * mean(relevant) - gamma * mean(irrelevant); a mean over no rows is left out (J. Rocchio,
+ * "Relevance feedback in information retrieval", in The SMART Retrieval System, 1971). Rocchio's
+ * setting was the cosine, to which length is nothing. So under cosine distance the result has unit
+ * length (hand in the query and the rows as unit vectors, then no row weighs more for being long),
+ * and under L2 and L1, where the length of the sum would take it away from all of them, it is
+ * divided by the sum of the weights that took part. out: dim floats, may be the query.
+ * RV_ERR_RANGE: a weight outside its range, weights that sum to 0 or less (L2, L1), an element too
+ * large for a float, or nothing left that has a direction (cosine).
  */
 rv_status rv_feedback_refine(const rv_refine_input *in, float *out, rv_error *err);
 

@@ -53,21 +53,42 @@ mean_element(const float *const *rows, uint32_t count, uint32_t element)
     return count > 0 ? sum / count : 0;
 }
 
+/* What the sum is divided by. */
+static rv_status
+find_scale(const rv_refine_input *in, double *scale, rv_error *err)
+{
+    *scale = 1;
+    if (in->metric != RV_METRIC_L2 && in->metric != RV_METRIC_L1)
+        return RV_OK;
+    *scale = in->alpha + (in->relevant_count > 0 ? in->beta : 0) -
+             (in->irrelevant_count > 0 ? in->gamma : 0);
+    if (*scale > 0)
+        return RV_OK;
+    return rv_fail(err, RV_ERR_RANGE,
+                   "the weights of the query and the rows sum to %g; it must be "
+                   "more than 0",
+                   *scale);
+}
+
 rv_status
 rv_feedback_refine(const rv_refine_input *in, float *out, rv_error *err)
 {
     rv_status status = check_weight("alpha", in->alpha, err);
+    double scale;
 
     if (status == RV_OK)
         status = check_weight("beta", in->beta, err);
     if (status == RV_OK)
         status = check_weight("gamma", in->gamma, err);
+    if (status == RV_OK)
+        status = find_scale(in, &scale, err);
     if (status != RV_OK)
         return status;
     for (uint32_t i = 0; i < in->dim; i++) {
-        double element = in->alpha * in->query[i] +
-                         in->beta * mean_element(in->relevant, in->relevant_count, i) -
-                         in->gamma * mean_element(in->irrelevant, in->irrelevant_count, i);
+        double element = (in->alpha * in->query[i] +
+                          in->beta * mean_element(in->relevant, in->relevant_count, i) -
+                          in->gamma * mean_element(in->irrelevant, in->irrelevant_count, i)) /
+                         scale;
 
         if (!(fabs(element) <= FLT_MAX))
             return rv_fail(err, RV_ERR_RANGE,

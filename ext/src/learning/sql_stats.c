@@ -201,8 +201,10 @@ set_live_columns(RuvRow *row, const LiveFigures *live, bool shows_errors)
     "s.adaptive_recall / nullif(s.adaptive_checked, 0) AS recall_after) b ON true "                \
     "LEFT JOIN LATERAL (SELECT count(*) AS samples, min(r.searched_at) AS oldest, " STORED_BYTES   \
     " AS stored_bytes, "                                                                           \
-    "avg(r.success::int)::float8 AS success_rate, avg(r.recall)::float8 AS mean_recall, "          \
-    "count(r.recall) AS recalls, avg(r.distances)::float8 AS mean_distances, "                     \
+    "avg(r.success::int) FILTER (WHERE r.drawn)::float8 AS success_rate, "                         \
+    "avg(r.recall) FILTER (WHERE r.drawn)::float8 AS mean_recall, "                                \
+    "count(r.recall) FILTER (WHERE r.drawn) AS recalls, avg(r.distances)::float8 AS "              \
+    "mean_distances, "                                                                             \
     "avg(r.latency_us)::float8 AS mean_latency_us FROM @.ruvector_trajectory_log r "               \
     "WHERE r.index_oid = i.indexrelid) t ON true "                                                 \
     "LEFT JOIN LATERAL (SELECT count(*) AS patterns, "                                             \

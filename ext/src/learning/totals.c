@@ -24,7 +24,7 @@ ruv_totals_judged(RuvIndexState *state, const RuvSample *sample)
 {
     RuvTotals *totals = &state->totals[sample->head.mode == RV_SEARCH_ADAPTIVE];
 
-    if (sample->retrace || sample->recall < 0)
+    if (sample->retrace || sample->recall < 0 || !sample->even)
         return;
     totals->checked++;
     totals->recall += sample->recall;
