@@ -70,17 +70,19 @@ read_queries(FunctionCallInfo fcinfo, const RuvBenchmarkTable *table, int wanted
 {
     char *type = format_type_be_qualified(table->vector_type);
     char *statement =
-        psprintf("SELECT query::%s FROM %s.ruvector_trajectories WHERE table_id = $1 AND "
-                 "query IS NOT NULL ORDER BY searched_at DESC LIMIT $2",
+        psprintf("SELECT query::%s FROM %s.ruvector_trajectories "
+                 "WHERE table_id::pg_catalog.oid OPERATOR(pg_catalog.=) $1 AND query IS NOT NULL "
+                 "ORDER BY searched_at DESC LIMIT $2",
                  type, extension_schema(fcinfo));
     int count = run_queries(statement, table->table_oid, wanted);
 
     *recorded = count >= RUV_LEAST_RECORDED;
     if (!*recorded) {
         /* The same rows each time, and no clump of neighbours. */
-        statement = psprintf("SELECT t.%s FROM %s t WHERE $1 IS NOT NULL AND t.%s IS NOT NULL "
-                             "ORDER BY pg_catalog.hashtext(t.ctid::text), t.ctid LIMIT $2",
-                             table->column, table->table, table->column);
+        statement =
+            psprintf("SELECT t.%s FROM %s t WHERE $1 IS NOT NULL AND t.%s IS NOT NULL "
+                     "ORDER BY pg_catalog.hashtext(t.ctid::pg_catalog.text), t.ctid LIMIT $2",
+                     table->column, table->table, table->column);
         count = run_queries(statement, table->table_oid, wanted);
     }
     *queries = palloc(sizeof(Datum) * Max(count, 1));

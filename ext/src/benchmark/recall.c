@@ -102,12 +102,13 @@ read_truth(const RuvBenchmarkTable *table, Oid truth_oid, int wanted, int k, Tru
 {
     char *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(truth_oid)),
                                             get_rel_name(truth_oid));
-    char *statement =
-        psprintf("SELECT g.query, n.ids, pg_catalog.cardinality(n.ids) FROM %s g, "
-                 "LATERAL (SELECT ARRAY(SELECT DISTINCT pg_catalog.unnest(g.neighbours[1:%d])) "
-                 "AS ids) n "
-                 "WHERE g.query IS NOT NULL AND pg_catalog.cardinality(n.ids) > 0 LIMIT %d",
-                 name, k, wanted);
+    char *statement = psprintf(
+        "SELECT g.query, n.ids, pg_catalog.cardinality(n.ids) FROM %s g, "
+        "LATERAL (SELECT ARRAY(SELECT DISTINCT pg_catalog.unnest(g.neighbours[1:%d])) "
+        "AS ids) n "
+        "WHERE g.query IS NOT NULL AND pg_catalog.cardinality(n.ids) OPERATOR(pg_catalog.>) 0 "
+        "LIMIT %d",
+        name, k, wanted);
     SPIPlanPtr lookup = prepare_lookup(table);
     SPITupleTable *rows;
 
