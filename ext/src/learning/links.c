@@ -406,6 +406,7 @@ static void
 finish(RuvIndexState *state, RuvLinkRound *round, RuvLinkRoundState how)
 {
     round->state = how;
+    state->linking.changed = GetCurrentTimestamp();
     StartTransactionCommand();
     PushActiveSnapshot(GetTransactionSnapshot());
     (void)store_round(state, round);

@@ -107,10 +107,11 @@ typedef struct RuvLinkQuery {
 } RuvLinkQuery;
 
 typedef struct RuvLinking {
-    List *queries;   /* of RuvLinkQuery: they wait for a round */
-    uint64 used;     /* queries that rounds of this build used */
-    bool renewed;    /* the graph, since the samples were traced */
-    bool unfinished; /* a round was cut short: its links are to be taken away */
+    List *queries;       /* of RuvLinkQuery: they wait for a round */
+    uint64 used;         /* queries that rounds of this build used */
+    bool renewed;        /* the graph, since the samples were traced */
+    TimestampTz changed; /* when links last came or went: searches of before say nothing of now */
+    bool unfinished;     /* a round was cut short: its links are to be taken away */
     TimestampTz next_round;
 } RuvLinking;
 
