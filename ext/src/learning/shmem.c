@@ -17,17 +17,22 @@
  * its own database only, and a busy database must not push out what another has not read yet.
  *
  * Locks
- *   what                                    written by                    protected by
- *   databases[], indexes[] (plain fields)   workers, SQL functions, hooks lock, exclusive
- *   bank, bank_size, ..._left_out           the database's worker         lock, exclusive
- *   bank_at, bank_sequence, readers         worker; each backend its own  atomic; epochs
- * (publish.c) the bytes of a bank                     the database's worker, until  nobody else
- * knows them they are published; then none retired_banks                           workers,
- * sessions that forget lock, exclusive registry_generation, policy_generation  with the change they
- * atomic; read without lock announce, after it bank_revision                           sessions,
- * after their commit  atomic live figures of a slot, counters        workers, backends atomic ring
- * every backend; one reader,    lock-free (ring.h) the database's worker worker_changed workers its
- * own spinlock
+ *   what                                  written by                  protected by
+ *   databases[], indexes[], plain fields  workers, functions, hooks   lock, exclusive
+ *   bank, bank_size, ..._left_out         the database's worker       lock, exclusive
+ *   bank_at, bank_sequence                the database's worker       atomic; epochs (publish.c)
+ *   readers                               each backend its own        atomic; epochs (publish.c)
+ *   the bytes of a bank                   the worker until they are   nobody else knows them
+ *                                           published, then none
+ *   retired_banks                         workers, sessions that      lock, exclusive
+ *                                           forget
+ *   registry_generation,                  whoever makes the change,   atomic; read without lock
+ *     policy_generation                     after it
+ *   bank_revision                         sessions, after commit      atomic
+ *   live figures of a slot, counters      workers, backends           atomic
+ *   ring                                  every backend; read by the  lock-free (ring.h)
+ *                                           database's worker
+ *   worker_changed                        workers                     its own spinlock
  *
  * A search in the steady state reads two generations and a bank where it lies, and takes no lock.
  * Nothing raises an error while holding it, except through LWLockReleaseAll at abort.
