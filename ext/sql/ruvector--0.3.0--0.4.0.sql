@@ -108,7 +108,7 @@ CREATE TABLE ruvector_link_rounds (
     table_id regclass NOT NULL,
     index_name name NOT NULL,
     index_epoch bigint NOT NULL,
-    state text NOT NULL CHECK (state IN ('applying', 'kept', 'rolled back', 'interrupted')),
+    state text NOT NULL CHECK (state IN ('applying', 'kept', 'rolled back', 'interrupted', 'reset')),
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at timestamptz,
     queries integer NOT NULL,
@@ -139,7 +139,7 @@ COMMENT ON COLUMN ruvector_link_history.index IS
 COMMENT ON COLUMN ruvector_link_history.round IS
     'number of the round, from 1';
 COMMENT ON COLUMN ruvector_link_history.state IS
-    'applying, kept, rolled back (it did not pay) or interrupted (a crash or an error; its links were taken away)';
+    'applying, kept, rolled back (it did not pay), interrupted (a crash or an error; its links were taken away) or reset (taken away by hand)';
 COMMENT ON COLUMN ruvector_link_history.started_at IS
     'when its links were chosen';
 COMMENT ON COLUMN ruvector_link_history.ended_at IS

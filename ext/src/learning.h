@@ -78,6 +78,10 @@ typedef struct RuvSearchReport {
  * allocation, no ereport. */
 extern void ruv_capture(const RuvSearchReport *report);
 
+/* registry.c: somebody took the learned links of an index away; what was calibrated with them is
+ * calibrated again. */
+extern void ruv_note_links_reset(Oid index_oid);
+
 /* shmem.c, worker.c: called from _PG_init when preloaded. */
 extern void ruv_learning_init(void);
 

@@ -84,8 +84,15 @@ describe("learned links", function()
          ("%.0f distances with links, %.0f without"):format(cost_with, cost_without))
       assert.equal("", findings(db))
 
+      local slack_with = stats.slack
       assert.equal(stats.links, take_away(db))
       assert.equal("", findings(db))
+      clock.wait_until("the worker to calibrate for the bare graph", 60, function()
+         return rounds(db, "reset") >= 1 and rounds(db, "kept") == 0
+      end)
+      local after = db:row("SELECT * FROM ruvector_learning_stats('packages')")
+      assert.equal(0, after.links)
+      assert.is_true(after.slack > slack_with, ("slack %g, %g with links"):format(after.slack, slack_with))
    end)
 
    it("are taken away when the worker was killed before they were judged", function()

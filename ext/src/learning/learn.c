@@ -318,6 +318,7 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
         ruv_privacy_start_over(state, &identity);
     else if (identity.epoch != state->identity.epoch)
         ruv_state_start_over(state, &identity);
+    ruv_links_follow_resets(state);
     if (state->feedback_waiting > 0)
         judge_again(state, index);
     if (pass_due(state, now, force))
@@ -355,6 +356,7 @@ save(RuvIndexState *state, bool patterns)
     ruv_feedback_save(&store, state);
     ruv_certificate_save(&store, state);
     ruv_shadow_save(&store, state);
+    ruv_links_save_reset(&store, state);
     if (patterns)
         ruv_store_save_patterns(&store, state);
     if (state->plan_changed)
@@ -382,6 +384,7 @@ mark_stored(RuvIndexState *state)
     }
     ruv_feedback_saved(state);
     ruv_shadow_saved(state);
+    state->linking.reset = false;
 }
 
 bool

@@ -89,7 +89,8 @@ typedef struct RuvIndexSlot {
     pg_atomic_uint64 guard;         /* RuvGuard, packed; 0: none. See guard.c */
     pg_atomic_uint64 bank_revision; /* counts the changes by sessions (bank_edit.h) */
     char last_error[RUV_ERROR_TEXT];
-    RuvPolicyNames policies; /* that serve it */
+    RuvPolicyNames policies;       /* that serve it */
+    pg_atomic_uint64 links_resets; /* times that learned links were taken away by hand */
     /* Live figures, written by the worker, read without the lock. */
     pg_atomic_uint64 trajectories; /* drained, since learning was enabled */
     pg_atomic_uint64 waiting;      /* sampled, not yet judged */

@@ -82,6 +82,9 @@ extern bool ruv_links_pending(const RuvIndexState *state, bool paused);
 /* True when the graph has other links than the samples were traced with, and they are enough to
  * calibrate with. */
 extern bool ruv_links_retrace_due(const RuvIndexState *state);
+/* Notices links that were taken away by hand; the store then marks their rounds. */
+extern void ruv_links_follow_resets(RuvIndexState *state);
+extern void ruv_links_save_reset(RuvStore *store, const RuvIndexState *state);
 /* As ruv_links_pending, and the pause between two rounds is over. */
 extern bool ruv_links_due(const RuvIndexState *state, TimestampTz now, bool paused);
 /* One round, in transactions of its own. Raises errors; the caller cleans up. */

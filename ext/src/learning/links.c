@@ -157,10 +157,28 @@ ruv_links_pending(const RuvIndexState *state, bool paused)
     return count_held_out(state) >= state->min_samples;
 }
 
+/* Links taken away by hand: the graph is another one, and what asked for them may ask again. */
+void
+ruv_links_follow_resets(RuvIndexState *state)
+{
+    uint64 resets = pg_atomic_read_u64(&state->slot->links_resets);
+
+    if (state->linking.resets == resets)
+        return;
+    state->linking.resets = resets;
+    state->linking.reset = true;
+    state->linking.renewed = true;
+    state->linking.changed = GetCurrentTimestamp();
+    state->linking.used = 0;
+}
+
 bool
 ruv_links_retrace_due(const RuvIndexState *state)
 {
-    return state->linking.renewed && list_length(state->samples) >= state->min_samples;
+    bool renewed = state->linking.renewed ||
+                   state->linking.resets != pg_atomic_read_u64(&state->slot->links_resets);
+
+    return renewed && list_length(state->samples) >= state->min_samples;
 }
 
 bool

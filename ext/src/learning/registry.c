@@ -163,6 +163,20 @@ ruv_registry_set_policies(RuvIndexSlot *slot, const RuvPolicyNames *policies)
     LWLockRelease(ruv_shared->lock);
 }
 
+void
+ruv_note_links_reset(Oid index_oid)
+{
+    RuvIndexSlot *slot;
+
+    if (ruv_shared == NULL)
+        return;
+    LWLockAcquire(ruv_shared->lock, LW_SHARED);
+    slot = ruv_registry_find(MyDatabaseId, index_oid);
+    if (slot != NULL)
+        pg_atomic_fetch_add_u64(&slot->links_resets, 1);
+    LWLockRelease(ruv_shared->lock);
+}
+
 static void
 forget_slot_locked(RuvIndexSlot *slot)
 {

@@ -28,7 +28,7 @@
  *                                           forget
  *   registry_generation,                  whoever makes the change,   atomic; read without lock
  *     policy_generation                     after it
- *   bank_revision                         sessions, after commit      atomic
+ *   bank_revision, links_resets           sessions, afterwards        atomic
  *   live figures of a slot, counters      workers, backends           atomic
  *   ring                                  every backend; read by the  lock-free (ring.h)
  *                                           database's worker
@@ -177,6 +177,7 @@ initialise_shared_memory(void)
         pg_atomic_init_u64(&ruv_shared->indexes[i].bank_at, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].guard, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].bank_revision, 0);
+        pg_atomic_init_u64(&ruv_shared->indexes[i].links_resets, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].trajectories, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].waiting, 0);
         pg_atomic_init_u64(&ruv_shared->indexes[i].undistilled, 0);

@@ -23,6 +23,19 @@ ruv_link_round_state_name(RuvLinkRoundState state)
     return state_names[state];
 }
 
+void
+ruv_links_save_reset(RuvStore *store, const RuvIndexState *state)
+{
+    Oid types[1] = {OIDOID};
+    Datum values[1] = {ObjectIdGetDatum(state->index_oid)};
+
+    if (state->linking.reset)
+        ruv_store_run(store,
+                      "UPDATE @.ruvector_link_rounds SET state = 'reset' "
+                      "WHERE index_oid = $1 AND state = 'kept'",
+                      1, types, values, NULL);
+}
+
 static Datum
 link_ends(const RuvLinkRound *round, bool from)
 {
@@ -104,7 +117,8 @@ ruv_store_load_links(RuvStore *store, RuvIndexState *state)
 
     ruv_store_run(store,
                   "SELECT coalesce(sum(queries), 0), coalesce(bool_or(state = 'applying'), false) "
-                  "FROM @.ruvector_link_rounds WHERE index_oid = $1 AND index_epoch = $2",
+                  "FROM @.ruvector_link_rounds WHERE index_oid = $1 AND index_epoch = $2 "
+                  "AND state <> 'reset'",
                   2, types, values, NULL);
     state->linking.used = (uint64)DatumGetInt64(ruv_store_value(0, 1, NULL));
     state->linking.unfinished = DatumGetBool(ruv_store_value(0, 2, NULL));

@@ -348,6 +348,7 @@ refresh_state(RuvStore *store, RuvIndexState *state)
     } else if (!state->loaded) {
         state->identity = identity;
         state->bank_revision = pg_atomic_read_u64(&state->slot->bank_revision);
+        state->linking.resets = pg_atomic_read_u64(&state->slot->links_resets);
         ruv_store_load_state(store, state);
         if (state->consolidated == 0) /* the first interval begins */
             state->consolidated = GetCurrentTimestamp();

@@ -111,6 +111,8 @@ typedef struct RuvLinking {
     uint64 used;         /* queries that rounds of this build used */
     bool renewed;        /* the graph, since the samples were traced */
     TimestampTz changed; /* when links last came or went: searches of before say nothing of now */
+    uint64 resets;       /* of the slot's, that the worker knows of */
+    bool reset;          /* links were taken away by hand: their rounds are to be marked */
     bool unfinished;     /* a round was cut short: its links are to be taken away */
     TimestampTz next_round;
 } RuvLinking;

@@ -221,6 +221,7 @@ ruhnsw_heal_index(PG_FUNCTION_ARGS)
     ruhnsw_writer_open(&healing.writer, index, false);
     if (reset) {
         healing.links = -(int64)forget_all(&healing.writer.graph);
+        ruv_note_links_reset(oid);
     } else {
         healing.writer.ef_construction = Min(healing.writer.ef_construction, (uint32)ruv_ef_search);
         heal(&healing);

@@ -25,6 +25,11 @@ ruv_capture(const RuvSearchReport *report)
 }
 
 void
+ruv_note_links_reset(Oid index_oid)
+{
+}
+
+void
 ruv_learning_init(void)
 {
 }
