@@ -24,6 +24,9 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 
+/* Smaller indexes are healed without a word: 8 MB. */
+#define HEAL_REPORT_BLOCKS 1024
+
 /* The node if it is live. */
 static RuhnswNode *
 live_node(const RuhnswGraph *graph, Page page, uint64 ref)
@@ -177,6 +180,22 @@ heal_node(Healing *healing, uint64 ref)
     UnlockPage(index, RUHNSW_META_BLOCK, ShareLock);
 }
 
+/* How far it is, at every tenth of an index that takes a while. */
+static void
+report_progress(const Healing *healing, BlockNumber done, BlockNumber blocks)
+{
+    Relation index = healing->writer.graph.index;
+
+    if (blocks < HEAL_REPORT_BLOCKS ||
+        (uint64)done * 10 / blocks == (uint64)(done + 1) * 10 / blocks)
+        return;
+    ereport(NOTICE,
+            (errmsg("healing index \"%s\": %d%% done, " INT64_FORMAT " rows asked, " INT64_FORMAT
+                    " missed, " INT64_FORMAT " links made",
+                    RelationGetRelationName(index), (int)((uint64)(done + 1) * 100 / blocks),
+                    healing->checked, healing->missed, healing->links)));
+}
+
 static void
 heal(Healing *healing)
 {
@@ -190,6 +209,7 @@ heal(Healing *healing)
         UnlockReleaseBuffer(buffer);
         for (OffsetNumber offset = 1; offset <= count; offset++)
             heal_node(healing, ruhnsw_ref(block, offset));
+        report_progress(healing, block, RelationGetNumberOfBlocks(graph->index));
     }
 }
 
