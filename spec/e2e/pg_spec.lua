@@ -259,7 +259,12 @@ describe("the libpq binding", function()
       end)
 
       it("until cancelled", function()
+         local other = server:connect()
          db:send("SELECT pg_sleep(600)")
+         -- A request that comes before the statement has begun cancels nothing.
+         clock.wait_until("the statement to begin", 60, function()
+            return other:value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1
+         end)
          db:cancel()
          local ok, err = pcall(db.receive, db)
          assert.is_false(ok)
