@@ -132,8 +132,11 @@ enough(const RuvIndexState *state, uint32 count)
 {
     if (count < (uint32)Max(state->min_samples, 1))
         return false;
-    return !state->has_plan || state->plan.index_epoch != state->identity.epoch ||
-           count >= RUV_PLAN_ENOUGH || count >= RUV_PLAN_SHARE * state->plan.samples;
+    /* A plan for the graph as it was before links came or went is no better than none. */
+    if (!state->has_plan || state->plan.index_epoch != state->identity.epoch ||
+        state->plan.made_us < state->linking.changed)
+        return true;
+    return count >= RUV_PLAN_ENOUGH || count >= RUV_PLAN_SHARE * state->plan.samples;
 }
 
 static void

@@ -12,7 +12,7 @@
 
 /* Sampled searches that wait for their deep trace, per index; further ones replace one at random.
  */
-#define RUV_MAX_CANDIDATES 2048
+#define RUV_MAX_CANDIDATES 4096
 /* Searches in one pass over the table. */
 #define RUV_MAX_BATCH 512
 /* Share of the searches that is traced once min_samples were: those that are held out from learned
