@@ -118,7 +118,10 @@ draw_use(const RuvIndexState *state, const float *query)
 {
     double draw = rv_prng_uniform(&ruv_worker.prng);
 
-    if (state->sampled < (uint64)state->min_samples && state->linking.used == 0)
+    /* A first calibration takes whatever comes, also where links of former learning are left: one
+     * that is a little too sure of them is better than none for four times as long. */
+    if (state->sampled < (uint64)state->min_samples &&
+        (state->linking.used == 0 || state->bank == NULL))
         return RUV_USE_SAMPLE;
     if (!ruv_links_wanted(state) && state->linking.used == 0)
         return draw < RUV_TRACE_SHARE ? RUV_USE_SAMPLE : RUV_USE_NONE;
