@@ -143,6 +143,7 @@ describe("the choice of policies", function()
          local found = wait_for_shadow("broken")
          assert.equal(found.calls, found.failures)
          assert.is_false(report("odd").running)
+         assert.is_nil(server:log():find("the verdict policy failed", 1, true))
          assert.equal(0, db:value("SELECT failures FROM ruvector_policies() WHERE policy = 'verdict'"))
       end)
 

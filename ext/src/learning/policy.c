@@ -338,6 +338,14 @@ ruv_policy_interpolate(const rv_interpolate_input *in, rv_interpolation *out)
     return cause;
 }
 
+/* After a candidate was asked: its failure is the report's affair. In the log it would pass for one
+ * of the serving policy, and keep that one's own out of it. */
+static void
+leave_shadow(void)
+{
+    has_unlogged_failure = false;
+}
+
 /* The worker cannot go on without a host; it tries again in its next round. */
 static rv_host *
 required_host(void)
@@ -362,6 +370,7 @@ ruv_policy_judge(const rv_judge_input *in, rv_judgement *out)
     cause = rv_host_judge(serving, in, out, &failure);
     finish_call(serving, RV_POLICY_VERDICT, cause, started);
     ruv_shadow_judge(shadow, serving, in, out);
+    leave_shadow();
     CHECK_FOR_INTERRUPTS();
     return cause;
 }
@@ -380,6 +389,7 @@ ruv_policy_distill(const rv_allocator *allocator, const rv_distill_input *in,
     cause = rv_host_distill(serving, allocator, in, out, &failure);
     finish_call(serving, RV_POLICY_DISTILLATION, cause, started);
     ruv_shadow_distill(shadow, serving, allocator, in, out);
+    leave_shadow();
     CHECK_FOR_INTERRUPTS();
     return cause;
 }
@@ -465,5 +475,6 @@ ruv_policy_keep(void *ctx, const rv_pattern *pattern)
     keep = rv_host_keep(&keep_context, pattern);
     finish_retention(keep_context.host, before.failures, started);
     ruv_shadow_keep(shadow, keep_context.host, keep_context.now_us, pattern, keep);
+    leave_shadow();
     return keep;
 }

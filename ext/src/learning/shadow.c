@@ -28,8 +28,8 @@ ruv_shadow_follow(RuvShadow *shadow, const RuvPolicyNames *names)
     }
 }
 
-/* The figures of a candidate that can be called now, made to serve; NULL: none. The caller goes
- * back with end_shadow. */
+/* The figures of a candidate, which serves the host's next call; NULL: there is none that could.
+ * Every call by policy.c begins with the policy that was chosen, so nothing has to be put back. */
 static RuvShadowFigures *
 begin_shadow(RuvShadow *shadow, rv_host *host, rv_policy_kind kind)
 {
@@ -42,7 +42,7 @@ begin_shadow(RuvShadow *shadow, rv_host *host, rv_policy_kind kind)
 }
 
 static void
-end_shadow(RuvShadowFigures *figures, bool failed, bool same)
+count_answer(RuvShadowFigures *figures, bool failed, bool same)
 {
     figures->calls++;
     if (failed)
@@ -63,7 +63,7 @@ ruv_shadow_judge(RuvShadow *shadow, rv_host *host, const rv_judge_input *in,
     if (figures == NULL)
         return;
     failed = rv_host_judge(host, in, &candidate, &failure) != RV_HOST_OK;
-    end_shadow(figures, failed, candidate.success == active->success);
+    count_answer(figures, failed, candidate.success == active->success);
     if (failed || in->recall < 0)
         return;
     for (int by = 0; by < 2; by++) {
@@ -103,7 +103,7 @@ ruv_shadow_distill(RuvShadow *shadow, rv_host *host, const rv_allocator *allocat
     if (figures == NULL)
         return;
     failed = rv_host_distill(host, allocator, in, &candidate, &failure) != RV_HOST_OK;
-    end_shadow(figures, failed, same_patterns(active, &candidate));
+    count_answer(figures, failed, same_patterns(active, &candidate));
     rv_distill_output_free(allocator, &candidate);
 }
 
@@ -122,7 +122,7 @@ ruv_shadow_keep(RuvShadow *shadow, rv_host *host, int64 now_us, const rv_pattern
     rv_host_info(host, RV_POLICY_RETENTION, &before);
     candidate = rv_host_keep(&context, pattern);
     rv_host_info(host, RV_POLICY_RETENTION, &after);
-    end_shadow(figures, after.failures > before.failures, candidate == active);
+    count_answer(figures, after.failures > before.failures, candidate == active);
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */
