@@ -107,6 +107,55 @@ describe("a ruhnsw index while two sessions race", function()
       end)
    end
 
+   -- Graphs so sparse that many a node is reached by way of one other.
+   for _, m in ipairs { 2, 4 } do
+      for _, point in ipairs { "ruhnsw-connecting", "ruhnsw-vacuum-repairing" } do
+         it(("reaches every row at each step of a vacuum from %s on, m = %d"):format(point, m), function()
+            db:exec(("ALTER INDEX race_v SET (m = %d, ef_construction = 8); REINDEX INDEX race_v"):format(m))
+            -- The root, the entry point, and most of what lies around them.
+            db:exec("DELETE FROM race WHERE id <= 60 OR id % 5 > 1")
+            local hold = pause.hold(server, point)
+            local sweeper = pause.session(server, point)
+            sweeper:send("VACUUM race")
+            hold:wait_for(sweeper)
+            local steps, next_id = 0, 1001
+            repeat
+               steps = steps + 1
+               assert.equal("", indexed.problems(db, METHOD, "race", DIM))
+               if steps % 3 == 0 then
+                  db:exec(insert(next_id, next_id + 1))
+                  next_id = next_id + 2
+               end
+            until not hold:step(sweeper)
+            sweeper:receive()
+            sweeper:close()
+            hold:release()
+            assert.is_true(steps > 3, "only " .. steps .. " steps")
+            assert_sound()
+         end)
+      end
+   end
+
+   it("reaches every row although a vacuum was cancelled and rows are inserted among the dead", function()
+      db:exec("ALTER INDEX race_v SET (m = 2, ef_construction = 8); REINDEX INDEX race_v")
+      db:exec("DELETE FROM race WHERE id % 4 > 0")
+      local hold = pause.hold(server, "ruhnsw-vacuum-removed")
+      local sweeper = pause.session(server, "ruhnsw-vacuum-removed")
+      sweeper:send("VACUUM race")
+      hold:wait_for(sweeper)
+      sweeper:cancel()
+      assert.equal("57014", fails(sweeper))
+      hold:release()
+      sweeper:close()
+      for first = 1001, 1900, 30 do
+         db:exec(insert(first, first + 29))
+         assert.equal("", ruhnsw.findings(db, "race_v"))
+      end
+      assert_sound()
+      db:exec("VACUUM race")
+      assert_sound()
+   end)
+
    for _, point in ipairs { "ruhnsw-heal-missed", "ruhnsw-heal-linked" } do
       it("makes a vacuum wait for a heal that stands at " .. point, function()
          local hold = pause.hold(server, point)

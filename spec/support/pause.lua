@@ -18,7 +18,7 @@ Hold.__index = Hold
 
 --- Holds everyone who comes to the point with it listed.
 function M.hold(server, point)
-   local self = setmetatable({ session = server:connect(), point = point }, Hold)
+   local self = setmetatable({ server = server, session = server:connect(), point = point }, Hold)
    self.session:exec("SELECT pg_advisory_lock($1::int, hashtext($2))", CLASS, point)
    return self
 end
@@ -41,6 +41,25 @@ function Hold:wait_for(session, limit)
       end
       return false
    end)
+end
+
+--- Lets the session go on to where it comes to the point next; false when its statement has ended
+-- instead. A second holder stands in the queue behind the session before the first lets go, so no point
+-- is passed unseen.
+function Hold:step(session)
+   local pid, first, again = session:backend_pid(), self.session, false
+   local second = self.server:connect()
+   second:send("SELECT pg_advisory_lock($1::int, hashtext($2))", CLASS, self.point)
+   clock.wait_until("the second holder to queue", 60, function() return self:holds(second:backend_pid()) end)
+   first:exec("SELECT pg_advisory_unlock($1::int, hashtext($2))", CLASS, self.point)
+   second:receive()
+   self.session = second
+   first:close()
+   clock.wait_until("a backend to reach " .. self.point .. " again", 60, function()
+      again = self:holds(pid)
+      return again or session:ready()
+   end)
+   return again
 end
 
 --- Lets everyone go on; more than once is harmless.

@@ -239,7 +239,7 @@ finish_pages(RuhnswBuild *build)
 
     pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, RUHNSW_PHASE_CONNECT);
     if (build->graph == NULL) {
-        ruhnsw_connect(&build->writer, NULL);
+        ruhnsw_connect(&build->writer, build->writer.graph.meta.root, NULL);
         ruhnsw_writer_close(&build->writer);
         return;
     }

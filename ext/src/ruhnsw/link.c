@@ -13,8 +13,12 @@
  * the list links to it: every way that led over the dropped link now leads over that one, and what
  * could be reached still can. Should several writers drop links at the same moment, each relying on
  * one that another drops, both see it when they look again afterwards (attach_dropped), and the
- * link is put back. A vacuum in progress may cut nodes off for a moment; it ends with connecting
- * them (reach.c).
+ * link is put back.
+ *
+ * A link to a dead node is a way like any other as long as something lives behind it: a vacuum that
+ * was interrupted leaves dead nodes standing for hours. So the same rule holds for them. Vacuum
+ * takes them out of lists without asking (vacuum_repair.c), but only after it has made sure that
+ * every live node is reached over live nodes alone (reach.c), which the rule keeps true.
  */
 #include "ruhnsw/ruhnsw.h"
 
@@ -246,6 +250,49 @@ other_leads_to(RuhnswWriter *writer, int count, int i)
     return false;
 }
 
+static bool
+is_candidate(const RuhnswWriter *writer, int count, uint64 ref)
+{
+    for (int i = 0; i < count; i++)
+        if (writer->candidates[i].node == ref)
+            return true;
+    return false;
+}
+
+/* The dead nodes among the old links, those that are no candidates; returns how many. */
+static int
+dead_links(RuhnswWriter *writer, int old_count, int count, uint64 *dead)
+{
+    int found = 0;
+
+    for (int i = 0; i < old_count; i++) {
+        uint64 ref = writer->old_links[i];
+        uint16 flags;
+
+        if (!is_candidate(writer, count, ref) &&
+            ruhnsw_load_node(&writer->graph, ref, NULL, &flags, NULL) && (flags & RUHNSW_NODE_DEAD))
+            dead[found++] = ref;
+    }
+    return found;
+}
+
+/* Which of the dead links can go because one of count live candidates leads there too; -1: none. */
+static int
+choose_dead(RuhnswWriter *writer, const uint64 *dead, int dead_count, int count, int level,
+            bool force)
+{
+    int attempts = force ? dead_count : Min(dead_count, VICTIM_ATTEMPTS);
+
+    for (int i = 0; i < attempts; i++) {
+        if (level > 0)
+            return i;
+        for (int j = 0; j < count; j++)
+            if (leads_to(writer, writer->candidates[j].node, dead[i]))
+                return i;
+    }
+    return -1;
+}
+
 /*
  * Which of count candidates, one more than the list holds, goes: the one that the heuristic leaves
  * out (it is last), unless it must stay. Returns its position, or -1 when none can go.
@@ -267,8 +314,25 @@ choose_victim(RuhnswWriter *writer, uint64 to, int count, int level, bool force)
     return -1;
 }
 
-/* Chooses the new list of a full node into new_links; its length, or -1 when to is not let in.
- * *victim: who was dropped, or no reference. */
+/* Takes the dead link that can go best out of the list; false when all have to stay. */
+static bool
+drop_dead(RuhnswWriter *writer, uint64 *dead, int dead_count, int count, int level, bool force)
+{
+    int gone = choose_dead(writer, dead, dead_count, count, level, force);
+
+    if (gone < 0 && writer->may_cut && dead_count > 0)
+        gone = 0;
+    if (gone < 0)
+        return false;
+    dead[gone] = dead[dead_count - 1];
+    return true;
+}
+
+/*
+ * Chooses the new list of a full node into new_links: the dead ones that stay, then live ones.
+ * Returns its length, or -1 when to is not let in. *victim: the live node that was dropped, or no
+ * reference.
+ */
 static int
 choose_links(RuhnswWriter *writer, uint64 from, uint64 to, int old_count, int level, bool force,
              uint64 *victim)
@@ -278,25 +342,35 @@ choose_links(RuhnswWriter *writer, uint64 from, uint64 to, int old_count, int le
     int count = 0;
     int skip = -1;
     int kept = 0;
+    int live;
 
     *victim = RUHNSW_NO_REF;
     if (!ruhnsw_load_node(&writer->graph, from, writer->anchor, NULL, NULL))
         return -1;
     for (int i = 0; i < old_count; i++)
         ruhnsw_add_candidate(writer, writer->anchor, from, writer->old_links[i], &count);
+    live = count;
     ruhnsw_add_candidate(writer, writer->anchor, from, to, &count);
-    if (count > limit) {
-        rv_hnsw_select(writer->graph.metric, writer->graph.unit, meta->dim, writer->candidates,
-                       count, limit, NULL);
-        skip = choose_victim(writer, to, count, level, force);
-        if (skip < 0)
-            return -1;
-        *victim = writer->candidates[skip].node;
+    if (count == live)
+        return -1;
+    if (live < old_count)
+        kept = dead_links(writer, old_count, count, writer->new_links);
+    if (kept + count > limit) {
+        if (drop_dead(writer, writer->new_links, kept, count, level, force)) {
+            kept--;
+        } else {
+            rv_hnsw_select(writer->graph.metric, writer->graph.unit, meta->dim, writer->candidates,
+                           count, count - 1, NULL);
+            skip = choose_victim(writer, to, count, level, force);
+            if (skip < 0)
+                return -1;
+            *victim = writer->candidates[skip].node;
+        }
     }
     for (int i = 0; i < count; i++)
         if (i != skip)
             writer->new_links[kept++] = writer->candidates[i].node;
-    return contains(writer->new_links, kept, to) ? kept : -1;
+    return kept;
 }
 
 bool

@@ -8,15 +8,16 @@
  * there not everything need be within reach. The root moves when vacuum takes it out, and vacuum
  * connects what cannot be reached from the new one.
  *
- * For vacuum dead nodes are no way: it links in whatever only they lead to before it takes them
- * out, so that a crash in between leaves nobody cut off. For the verifier they are, as for
- * searches.
+ * For vacuum dead nodes are no way: it links in whatever only they lead to before it takes the
+ * first link to one of them away, so that nobody is cut off at any moment, nor by a crash. For the
+ * verifier they are, as for searches.
  *
  * Two bits per slot of the index: reached, and expanded. The file is swept in page order; each
  * sweep expands whatever was reached and not yet expanded, and what it reaches on later pages is
  * still expanded in the same sweep. A graph of this kind needs about as many sweeps as it is wide,
  * a handful. Sweeps read sequentially and need 2 bits per possible slot, where a queue would read
- * at random and need 8 bytes per node.
+ * at random and need 8 bytes per node. What a node that was linked in leads to is followed by a
+ * queue all the same: it is mostly nothing, and a sweep for each would look at the whole map.
  *
  * Concurrent inserts do no harm: nodes that appear meanwhile may be taken for unreachable, and then
  * get a link more than they need.
@@ -24,6 +25,7 @@
 #include "ruhnsw/ruhnsw.h"
 
 #include "miscadmin.h"
+#include "pause.h"
 #include "utils/memutils.h"
 
 /* Rounds of looking for unreachable nodes and linking them in. */
@@ -31,12 +33,17 @@
 
 struct RuhnswReach {
     RuhnswGeometry geometry;
+    uint64 root;
     bool through_dead; /* dead nodes are walked through */
     BlockNumber blocks;
     uint32 stride; /* bytes per block in each of the two maps */
     uint8 *reached;
     uint8 *expanded;
     bool changed;
+    bool queueing; /* what is reached goes to the queue as well */
+    uint64 *queue;
+    Size queue_length;
+    Size queue_room;
 };
 
 static uint8 *
@@ -49,6 +56,16 @@ slot(const RuhnswReach *reach, uint8 *map, BlockNumber block, OffsetNumber offse
 }
 
 static void
+enqueue(RuhnswReach *reach, uint64 ref)
+{
+    if (reach->queue_length == reach->queue_room) {
+        reach->queue_room *= 2;
+        reach->queue = repalloc_huge(reach->queue, sizeof(uint64) * reach->queue_room);
+    }
+    reach->queue[reach->queue_length++] = ref;
+}
+
+static void
 mark(RuhnswReach *reach, uint64 ref)
 {
     uint8 bit;
@@ -57,6 +74,8 @@ mark(RuhnswReach *reach, uint64 ref)
     if (byte && !(*byte & bit)) {
         *byte |= bit;
         reach->changed = true;
+        if (reach->queueing)
+            enqueue(reach, ref);
     }
 }
 
@@ -131,13 +150,32 @@ sweep(RuhnswReach *reach, Relation index, BufferAccessStrategy strategy)
     } while (reach->changed);
 }
 
+/* Marks ref and everything that it leads to. */
+static void
+spread(RuhnswReach *reach, Relation index, uint64 ref, BufferAccessStrategy strategy)
+{
+    reach->queueing = true;
+    mark(reach, ref);
+    while (reach->queue_length > 0) {
+        BlockNumber block = ruhnsw_ref_block(reach->queue[--reach->queue_length]);
+
+        CHECK_FOR_INTERRUPTS();
+        if (block_waits(reach, block))
+            expand_block(reach, index, block, strategy);
+    }
+    reach->queueing = false;
+}
+
 RuhnswReach *
-ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, bool through_dead,
+ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, uint64 root, bool through_dead,
                      BufferAccessStrategy strategy)
 {
-    RuhnswReach *reach = palloc(sizeof(RuhnswReach));
+    RuhnswReach *reach = palloc0(sizeof(RuhnswReach));
     Size size;
 
+    reach->root = root;
+    reach->queue_room = 64;
+    reach->queue = palloc(sizeof(uint64) * reach->queue_room);
     reach->blocks = RelationGetNumberOfBlocks(index);
     ruhnsw_geometry(meta, &reach->geometry);
     reach->stride = (reach->geometry.slots + 1 + 7) / 8;
@@ -146,10 +184,9 @@ ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, bool through_de
         MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
     reach->expanded =
         MemoryContextAllocExtended(CurrentMemoryContext, size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-    reach->changed = false;
     reach->through_dead = through_dead;
-    if (meta->root != RUHNSW_NO_REF) {
-        mark(reach, meta->root);
+    if (root != RUHNSW_NO_REF) {
+        mark(reach, root);
         sweep(reach, index, strategy);
     }
     return reach;
@@ -160,6 +197,7 @@ ruhnsw_reach_free(RuhnswReach *reach)
 {
     pfree(reach->reached);
     pfree(reach->expanded);
+    pfree(reach->queue);
     pfree(reach);
 }
 
@@ -187,6 +225,31 @@ next_unreached(const RuhnswReach *reach, Relation index, BlockNumber block, Offs
 }
 
 /*
+ * Links ref in from a reached node. Should its list be full of links that have to stay, ref takes
+ * one of them over first.
+ */
+static bool
+link_in(RuhnswWriter *writer, uint64 from, uint64 ref)
+{
+    int room = ruhnsw_level_limit(writer->graph.meta.m, 0);
+    uint64 *links;
+    bool linked = false;
+    int count;
+
+    if (from == ref)
+        return false;
+    if (ruhnsw_link(writer, from, ref, 0, true))
+        return true;
+    links = palloc(sizeof(uint64) * room);
+    count = ruhnsw_load_links(&writer->graph, from, 0, links, NULL, NULL);
+    for (int i = count - 1; i >= 0 && !linked; i--)
+        linked = links[i] != ref && ruhnsw_link(writer, ref, links[i], 0, true) &&
+                 ruhnsw_link(writer, from, ref, 0, true);
+    pfree(links);
+    return linked;
+}
+
+/*
  * Links ref in from the nearest reached node that a search finds which starts at the root and stays
  * on layer 0, or else from the root.
  */
@@ -202,26 +265,25 @@ connect_node(RuhnswWriter *writer, const RuhnswReach *reach, uint64 ref)
         return false;
     graph->query = writer->vector;
     ruv_reader_refresh(&graph->reader);
-    root->node = graph->meta.root;
+    root->node = reach->root;
     if (graph->graph.distance(graph, root->node, &root->distance, &root->flags) != RV_OK)
         return false;
     ruv_check(rv_beam_search_level(writer->beam, root, 1, writer->ef_construction, 0, writer->found,
                                    &count, &err),
               &err, "ruhnsw connect");
     for (uint32 i = 0; i < count; i++)
-        if (writer->found[i].node != ref && ruhnsw_reached(reach, writer->found[i].node) &&
-            ruhnsw_link(writer, writer->found[i].node, ref, 0, true))
+        if (ruhnsw_reached(reach, writer->found[i].node) &&
+            link_in(writer, writer->found[i].node, ref))
             return true;
-    return graph->meta.root != ref && ruhnsw_link(writer, graph->meta.root, ref, 0, true);
+    return link_in(writer, reach->root, ref);
 }
 
 /* One round; returns how many nodes could not be reached at its start or until their turn. */
 static uint64
-connect_round(RuhnswWriter *writer, BufferAccessStrategy strategy)
+connect_round(RuhnswWriter *writer, uint64 root, BufferAccessStrategy strategy)
 {
     Relation index = writer->graph.index;
-    RuhnswMetaData *meta = &writer->graph.meta;
-    RuhnswReach *reach = ruhnsw_reach_compute(index, meta, false, strategy);
+    RuhnswReach *reach = ruhnsw_reach_compute(index, &writer->graph.meta, root, false, strategy);
     uint64 unreached = 0;
 
     for (BlockNumber block = RUHNSW_FIRST_BLOCK; block < reach->blocks; block++) {
@@ -231,10 +293,9 @@ connect_round(RuhnswWriter *writer, BufferAccessStrategy strategy)
         CHECK_FOR_INTERRUPTS();
         while (next_unreached(reach, index, block, &offset, strategy, &ref)) {
             unreached++;
-            if (connect_node(writer, reach, ref)) {
-                mark(reach, ref);
-                sweep(reach, index, strategy);
-            }
+            if (connect_node(writer, reach, ref))
+                spread(reach, index, ref, strategy);
+            RUV_PAUSE("ruhnsw-connecting");
         }
     }
     ruhnsw_reach_free(reach);
@@ -243,21 +304,25 @@ connect_round(RuhnswWriter *writer, BufferAccessStrategy strategy)
 }
 
 uint64
-ruhnsw_connect(RuhnswWriter *writer, BufferAccessStrategy strategy)
+ruhnsw_connect(RuhnswWriter *writer, uint64 root, BufferAccessStrategy strategy)
 {
     uint64 total = 0;
+    uint64 unreached = 0;
 
     ruhnsw_graph_refresh(&writer->graph);
-    if (writer->graph.meta.root == RUHNSW_NO_REF)
+    if (root == RUHNSW_NO_REF)
         return 0;
     for (int round = 0; round < CONNECT_ROUNDS; round++) {
-        uint64 unreached = connect_round(writer, strategy);
-
+        /* The last round would rather cut somebody off for a moment than leave somebody out. */
+        writer->may_cut = round == CONNECT_ROUNDS - 1;
+        unreached = connect_round(writer, root, strategy);
         total += unreached;
         if (unreached == 0)
-            return total;
+            break;
     }
-    elog(DEBUG1, "index \"%s\" still has nodes that are hard to reach",
-         RelationGetRelationName(writer->graph.index));
+    writer->may_cut = false;
+    if (unreached > 0)
+        elog(DEBUG1, "index \"%s\" still has nodes that are hard to reach",
+             RelationGetRelationName(writer->graph.index));
     return total;
 }

@@ -185,6 +185,7 @@ typedef struct RuhnswWriter {
     rv_beam *beam;
     uint32 ef_construction;
     bool building;            /* write without WAL: see RuhnswChange */
+    bool may_cut;             /* a link to a dead node may go although nothing else leads there */
     rv_neighbour *found;      /* ef_construction of them: the result of a search */
     rv_neighbour *entries;    /* likewise: where the next level starts */
     rv_candidate *candidates; /* candidate_room of them, each with room for a vector */
@@ -231,8 +232,8 @@ extern bool ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, uint64 positi
                                  int new_count);
 /*
  * Adds the link from -> to at a level; a full list is chosen anew by the heuristic. With force the
- * new link is kept whatever the heuristic says. On layer 0 nobody is dropped from a list unless
- * another node of the list links to it. True when from links to to afterwards.
+ * new link is kept whatever the heuristic says. On layer 0 nobody, dead or alive, is dropped from a
+ * list unless another live node of the list links to it. True when from links to to afterwards.
  */
 extern bool ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level, bool force);
 /* Gives ref a link from one of the nodes that it links to; false when none could make room. fresh:
@@ -250,14 +251,15 @@ extern bool ruhnsw_learn_link(RuhnswWriter *writer, uint64 from, uint64 to);
 /* ---- reachability (reach.c) ---- */
 
 typedef struct RuhnswReach RuhnswReach;
-/* Marks what can be reached from the root over layer 0, by sweeps in page order; with through_dead
+/* Marks what can be reached from root over layer 0, by sweeps in page order; with through_dead
  * also by way of dead nodes. */
-extern RuhnswReach *ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta,
+extern RuhnswReach *ruhnsw_reach_compute(Relation index, const RuhnswMetaData *meta, uint64 root,
                                          bool through_dead, BufferAccessStrategy strategy);
 extern bool ruhnsw_reached(const RuhnswReach *reach, uint64 ref);
 extern void ruhnsw_reach_free(RuhnswReach *reach);
-/* Links in every live node that cannot be reached; returns how many there were. */
-extern uint64 ruhnsw_connect(RuhnswWriter *writer, BufferAccessStrategy strategy);
+/* Links in every live node that cannot be reached from the live node root over live nodes; returns
+ * how many there were. From then on that holds for all: inserts and repairs keep it. */
+extern uint64 ruhnsw_connect(RuhnswWriter *writer, uint64 root, BufferAccessStrategy strategy);
 
 /* ---- callbacks ---- */
 

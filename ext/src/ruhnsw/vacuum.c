@@ -10,11 +10,12 @@
  *            before the marks were set                               the meta block, at once
  *                                                                    released
  *   entry    a dead entry point is replaced by the live node of      the same, held
- *            the highest level, a dead root by the entry point
- *   repair   every live node that links to a dead one gets new       one content lock at a
- *            links, by a search and the selection heuristic          time; optimistic (link.c)
- *   connect  live nodes that only dead ones lead to are linked       as repair
- *            in (reach.c)
+ *            the highest level
+ *   connect  live nodes that only dead ones lead to are linked       one content lock at a
+ *            in (reach.c), seen from the root, or when that is       time; optimistic (link.c)
+ *            dead from the entry point, which then becomes the root
+ *   repair   every live node that links to a dead one gets new       as connect
+ *            links, by a search and the selection heuristic
  *   unlink   nothing links to the dead nodes any more: they are      content lock, one page
  *            stamped with the next transaction id                    at a time
  *   free     if every transaction that had a snapshot when the       barrier; content lock,
@@ -30,11 +31,15 @@
  * until every transaction that was running when the last link to it was removed has ended. Its slot
  * is then freed; page.h says why a stale reference that survived somewhere does no harm.
  *
+ * Connecting comes first: a search, and an index after a crash, finds every live node at every
+ * moment. (Repair came first once; a crash between the two left rows that no search could find
+ * until the next vacuum.)
+ *
  * A vacuum that is interrupted leaves nodes that are DEAD but not unlinked; the next one finds them
  * by their flag.
  *
  * Here are the phase remove and the order of the others; vacuum_repair.c has barrier, entry and
- * repair, vacuum_free.c unlink and free.
+ * repair, reach.c connect, vacuum_free.c unlink and free.
  */
 #include "ruhnsw/vacuum.h"
 
@@ -240,6 +245,18 @@ finish(RuhnswVacuum *vacuum)
         ruhnsw_set_side_block(vacuum->index, vacuum->side_block, false);
 }
 
+/* Makes sure that every live node is reached over live nodes from the root, which gets replaced
+ * when it is not the present one. */
+static void
+connect(RuhnswVacuum *vacuum, uint64 root)
+{
+    RUV_PAUSE("ruhnsw-vacuum-entry");
+    ruhnsw_connect(&vacuum->writer, root, vacuum->info->strategy);
+    RUV_PAUSE("ruhnsw-vacuum-connected");
+    if (vacuum->writer.graph.meta.root != root)
+        ruhnsw_set_root(vacuum->index, root);
+}
+
 IndexBulkDeleteResult *
 ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
                    IndexBulkDeleteCallback callback, void *callback_state)
@@ -260,11 +277,9 @@ ruhnsw_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
     if (ruhnsw_vacuum_collect(&vacuum)) {
         ruhnsw_vacuum_wait_for_inserts(&vacuum);
         RUV_PAUSE("ruhnsw-vacuum-barrier");
-        ruhnsw_vacuum_replace_entry(&vacuum);
-        RUV_PAUSE("ruhnsw-vacuum-entry");
+        connect(&vacuum, ruhnsw_vacuum_replace_entry(&vacuum));
         do {
             ruhnsw_vacuum_repair(&vacuum);
-            ruhnsw_connect(&vacuum.writer, info->strategy);
             RUV_PAUSE("ruhnsw-vacuum-repaired");
             ruhnsw_vacuum_unlink(&vacuum);
         } while (ruhnsw_vacuum_collect(&vacuum));

@@ -84,9 +84,11 @@ vacuum_is_dead(RuhnswVacuum *vacuum, uint64 ref)
 extern bool ruhnsw_vacuum_collect(RuhnswVacuum *vacuum);
 /* Waits for the inserts that are under way. */
 extern void ruhnsw_vacuum_wait_for_inserts(RuhnswVacuum *vacuum);
-/* Replaces an entry point or a root that is dead. */
-extern void ruhnsw_vacuum_replace_entry(RuhnswVacuum *vacuum);
-/* Replaces every link from a live node to a dead one of this round. */
+/* Replaces an entry point that is dead. Returns what is to be the root: the present one, or the
+ * entry point when that is dead. It stays the root until everything is reached from the new one. */
+extern uint64 ruhnsw_vacuum_replace_entry(RuhnswVacuum *vacuum);
+/* Replaces every link from a live node to a dead one of this round. Every live node must be reached
+ * over live nodes (ruhnsw_connect), and stays so. */
 extern void ruhnsw_vacuum_repair(RuhnswVacuum *vacuum);
 
 /* ---- unlinked nodes, and their room (vacuum_free.c) ---- */

@@ -3,17 +3,24 @@
  *
  * A scan may stand on a node that nothing links to any more, and walks on from it. So a node is
  * freed when every transaction that had a snapshot while something still linked to it has ended:
- * at the end of the vacuum that unlinked it if they are gone by then, otherwise by a later one,
- * which compares the transaction id that the node was stamped with. page.h says why a stale
- * reference that survived somewhere does no harm.
+ * at the end of the vacuum that unlinked it if they end within two seconds (most are short), else
+ * by a later one, which compares the transaction id that the node was stamped with. page.h says why
+ * a stale reference that survived somewhere does no harm.
  */
 #include "ruhnsw/vacuum.h"
 
 #include "access/transam.h"
+#include "miscadmin.h"
 #include "storage/indexfsm.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "utils/snapmgr.h"
+#include "utils/wait_event.h"
+
+/* How long a vacuum waits for the transactions that may stand on what it unlinked. */
+#define PATIENCE_MS 2000
+#define NAP_MS 20
 
 /* Frees the first rows tuple of a node of the locked page. */
 static void
@@ -161,10 +168,25 @@ all_gone(const RuhnswWitnesses *witnesses)
     return true;
 }
 
+/* Waits a little for the witnesses to end. */
+static bool
+wait_until_gone(const RuhnswWitnesses *witnesses)
+{
+    for (int waited = 0; !all_gone(witnesses); waited += NAP_MS) {
+        if (waited >= PATIENCE_MS)
+            return false;
+        (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, NAP_MS,
+                        PG_WAIT_EXTENSION);
+        ResetLatch(MyLatch);
+        CHECK_FOR_INTERRUPTS();
+    }
+    return true;
+}
+
 void
 ruhnsw_vacuum_free_at_once(RuhnswVacuum *vacuum, const RuhnswWitnesses *witnesses)
 {
-    if (vacuum->unlinked == 0 || !all_gone(witnesses))
+    if (vacuum->unlinked == 0 || !wait_until_gone(witnesses))
         return;
     ruhnsw_vacuum_wait_for_inserts(vacuum);
     vacuum->no_witness = true;

@@ -3,12 +3,16 @@
  *
  * The set of dead nodes is kept in memory, in as many rounds as maintenance_work_mem makes
  * necessary. Once the inserts that may have chosen one as a neighbour have ended, nobody links to
- * one of them any more; every live node that still does gets new links, by a search for its vector
- * and the selection heuristic over what is left and what was found. Changes are optimistic
+ * one of them any more; every live node that still does gets others instead, by a search for its
+ * vector and the selection heuristic over what is left and what was found. Changes are optimistic
  * (link.c): one content lock at a time, tried again when somebody else was faster.
+ *
+ * At every moment every live node can be reached: by the time the first link is taken away all are
+ * reached over live nodes alone, and no link between two live nodes of layer 0 is taken away.
  */
 #include "ruhnsw/vacuum.h"
 
+#include "pause.h"
 #include "storage/lmgr.h"
 
 #define REPAIR_ATTEMPTS 32
@@ -96,10 +100,11 @@ is_live(RuhnswGraph *graph, uint64 ref)
     return ruhnsw_load_node(graph, ref, NULL, &flags, NULL) && !(flags & RUHNSW_NODE_DEAD);
 }
 
-void
+uint64
 ruhnsw_vacuum_replace_entry(RuhnswVacuum *vacuum)
 {
     RuhnswGraph *graph = &vacuum->writer.graph;
+    uint64 root;
 
     LockPage(vacuum->index, RUHNSW_META_BLOCK, ExclusiveLock);
     ruhnsw_graph_refresh(graph);
@@ -110,11 +115,11 @@ ruhnsw_vacuum_replace_entry(RuhnswVacuum *vacuum)
         ruhnsw_set_entry(vacuum->index, entry, level, false);
         ruhnsw_graph_refresh(graph);
     }
-    if (graph->meta.root != RUHNSW_NO_REF && !is_live(graph, graph->meta.root)) {
-        ruhnsw_set_root(vacuum->index, graph->meta.entry);
-        ruhnsw_graph_refresh(graph);
-    }
+    root = graph->meta.root;
+    if (root != RUHNSW_NO_REF && !is_live(graph, root))
+        root = graph->meta.entry;
     UnlockPage(vacuum->index, RUHNSW_META_BLOCK, ExclusiveLock);
+    return root;
 }
 
 /* ---- repair ---- */
@@ -124,7 +129,28 @@ typedef struct Repair {
     uint64 ref;
 } Repair;
 
-/* Replaces dead links of a node at one level by the best of what is left and what was found. */
+/* The live ones of the old links, which are the first candidates, into new_links; how many. */
+static int
+keep_live(RuhnswWriter *writer, int live)
+{
+    for (int i = 0; i < live; i++)
+        writer->new_links[i] = writer->candidates[i].node;
+    return live;
+}
+
+static bool
+is_kept(const RuhnswWriter *writer, int kept, uint64 ref)
+{
+    for (int i = 0; i < kept; i++)
+        if (writer->new_links[i] == ref)
+            return true;
+    return false;
+}
+
+/*
+ * Replaces dead links of a node at one level by the best of what was found. On layer 0 the live
+ * ones stay: each may be the only way to somebody. Above they compete again.
+ */
 static void
 repair_level(RuhnswWriter *writer, int level, uint32 found, void *arg)
 {
@@ -135,6 +161,8 @@ repair_level(RuhnswWriter *writer, int level, uint32 found, void *arg)
     for (int attempt = 0; attempt < REPAIR_ATTEMPTS; attempt++) {
         uint64 position;
         int count = 0;
+        int kept;
+        int length;
         int chosen;
         int old_count = ruhnsw_load_links(&writer->graph, repair->ref, level, writer->old_links,
                                           &position, NULL);
@@ -143,15 +171,17 @@ repair_level(RuhnswWriter *writer, int level, uint32 found, void *arg)
             return;
         for (int i = 0; i < old_count; i++)
             ruhnsw_add_candidate(writer, writer->vector, repair->ref, writer->old_links[i], &count);
+        kept = length = level == 0 ? keep_live(writer, count) : 0;
         for (uint32 i = 0; i < found; i++)
             ruhnsw_add_candidate(writer, writer->vector, repair->ref, writer->found[i].node,
                                  &count);
         chosen = rv_hnsw_select(writer->graph.metric, writer->graph.unit, meta->dim,
                                 writer->candidates, count, limit, NULL);
-        for (int i = 0; i < chosen; i++)
-            writer->new_links[i] = writer->candidates[i].node;
+        for (int i = 0; i < chosen && length < limit; i++)
+            if (!is_kept(writer, kept, writer->candidates[i].node))
+                writer->new_links[length++] = writer->candidates[i].node;
         if (ruhnsw_replace_links(writer, repair->ref, position, level, writer->old_links, old_count,
-                                 writer->new_links, chosen))
+                                 writer->new_links, length))
             return;
     }
     ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -294,9 +324,12 @@ ruhnsw_vacuum_repair(RuhnswVacuum *vacuum)
             drop_dead_learned(vacuum, buffer);
             UnlockReleaseBuffer(buffer);
         }
-        for (int i = 0; i < count; i++)
-            if (!look[i] || has_dead_upper_link(vacuum, refs[i]))
-                repair_node(vacuum, refs[i]);
+        for (int i = 0; i < count; i++) {
+            if (look[i] && !has_dead_upper_link(vacuum, refs[i]))
+                continue;
+            repair_node(vacuum, refs[i]);
+            RUV_PAUSE("ruhnsw-vacuum-repairing");
+        }
     }
     pfree(refs);
     pfree(look);

@@ -406,7 +406,7 @@ check_entry(Verifier *verifier)
         finding(verifier, "error", RUHNSW_META_BLOCK, "the root of layer 0 is not there");
         return;
     }
-    verifier->reach = ruhnsw_reach_compute(verifier->index, meta, true, NULL);
+    verifier->reach = ruhnsw_reach_compute(verifier->index, meta, meta->root, true, NULL);
 }
 
 static void
