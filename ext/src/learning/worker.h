@@ -458,7 +458,7 @@ extern void ruv_shadow_keep(RuvShadow *shadow, rv_host *host, int64 now_us,
 extern void ruv_shadow_save(RuvStore *store, const RuvIndexState *state);
 extern void ruv_shadow_saved(RuvIndexState *state);
 
-/* ---- store.c, store_rows.c ----------------------------------------------------------------- */
+/* ---- store.c, store_samples.c, store_patterns.c, store_values.c ----------------------------- */
 
 /* False when the extension is not there, or older than its library. Needs a transaction. */
 extern bool ruv_store_open(RuvStore *store);
