@@ -142,17 +142,6 @@ read_all_pending(RuvStore *store, int *count, MemoryContext context)
 
 /* ---- joining ------------------------------------------------------------------------------- */
 
-static RuvIndexState *
-state_of(Oid index_oid)
-{
-    ListCell *cell;
-
-    foreach (cell, ruv_worker.indexes)
-        if (((RuvIndexState *)lfirst(cell))->index_oid == index_oid)
-            return lfirst(cell);
-    return NULL;
-}
-
 static RuvSample *
 find_sample(const List *samples, const uint64 *query_id)
 {
@@ -228,7 +217,7 @@ sample_from_ring(RuvIndexState *state, const PendingFeedback *pending)
 static JoinResult
 join(const PendingFeedback *pending)
 {
-    RuvIndexState *state = state_of(pending->index_oid);
+    RuvIndexState *state = ruv_state_find(pending->index_oid);
     RuvSample *sample;
 
     if (state == NULL || !state->loaded)

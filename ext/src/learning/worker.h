@@ -250,6 +250,21 @@ extern void ruv_worker_breathe(void);
 /* Processor time of this process, in seconds. */
 extern double ruv_processor_seconds(void);
 
+/* ---- index_states.c ------------------------------------------------------------------------ */
+
+/* The state of an index that learns; NULL when it does not. */
+extern RuvIndexState *ruv_state_find(Oid index_oid);
+/* Forgets what the tables can tell again. */
+extern void ruv_state_unload(RuvIndexState *state);
+/* Takes over what the configuration says of an index; its state is made when there is none. The
+ * index is marked as seen unless too many learn. */
+extern void ruv_state_configure(const RuvIndexState *configured);
+/* Drops the states that were not seen, and their places in shared memory. */
+extern void ruv_states_forget_unseen(void);
+/* Loads an index from its tables unless it is loaded, or begins anew when it was built anew since.
+ * False: the index is locked or gone. */
+extern bool ruv_state_refresh(RuvStore *store, RuvIndexState *state);
+
 /* ---- samples.c ----------------------------------------------------------------------------- */
 
 extern RuvSample *ruv_sample_create(RuvIndexState *state, const rv_trajectory *head,
