@@ -240,7 +240,7 @@ ruv_distil(RuvIndexState *state)
         in.learning_rate = state->learning_rate;
         in.index_epoch = state->identity.epoch;
         in.now_us = now;
-        in.seed = state->identity.epoch ^ state->judged;
+        in.seed = state->identity.epoch; /* the same samples give the same regions */
         ruv_context_allocator(context, &allocator);
         (void)ruv_policy_distill(&allocator, &in, &out);
         if (out.count > 0) {
@@ -257,7 +257,7 @@ ruv_distil(RuvIndexState *state)
             ruv_drift_calibrated(state);
         }
         state->undistilled = 0;
-        state->distilled_samples = (uint32)list_length(state->samples);
+        state->distilled_samples = (uint32)ruv_calibrating_samples(state);
     }
     MemoryContextSwitchTo(former);
     MemoryContextDelete(context);

@@ -10,6 +10,8 @@
  *   recall    exact checks of adaptive searches, as they were served, against their targets
  *   rows      the size of the table against its size at the last plan
  *
+ * Only samples that calibrate are looked at: those that feedback brought are no even draw.
+ *
  * What an alarm does
  *   - the guard is widened at once (guard.c);
  *   - what samples from before say counts less: they age by RUV_DRIFT_AGE_DAYS, those of the recent
@@ -71,7 +73,7 @@ ruv_drift_relearning_due(const RuvIndexState *state)
     for (int i = list_length(state->samples); i-- > 0 && count < wanted;) {
         const RuvSample *sample = list_nth(state->samples, i);
 
-        if (sample->head.started_us >= state->drift.since)
+        if (sample->even && sample->head.started_us >= state->drift.since)
             count++;
     }
     return count >= wanted;
@@ -136,7 +138,7 @@ collect_scores(const RuvIndexState *state, int from, int to, float *out)
     for (int i = Max(from, 0); i < to; i++) {
         const RuvSample *sample = list_nth(state->samples, i);
 
-        if (sample->descent_efforts != NULL && sample->score >= 0)
+        if (sample->even && sample->descent_efforts != NULL && sample->score >= 0)
             out[count++] = sample->score;
     }
     return count;
@@ -189,7 +191,7 @@ ruv_drift_calibrated(RuvIndexState *state)
     foreach (cell, state->samples) {
         const RuvSample *sample = lfirst(cell);
 
-        if (sample->descent_efforts == NULL || sample->aged_s > 0)
+        if (!sample->even || sample->descent_efforts == NULL || sample->aged_s > 0)
             continue;
         drift->former_far += sample->far;
         drift->former_count++;

@@ -181,7 +181,7 @@ count_extra_candidates(const RuvIndexState *state)
     foreach (cell, state->candidates) {
         const RuvSample *sample = lfirst(cell);
 
-        extra += !sample->even && sample->feedback != NULL;
+        extra += !sample->drawn && sample->feedback != NULL;
     }
     return extra;
 }
@@ -224,10 +224,7 @@ join(const PendingFeedback *pending)
         return LATER;
     sample = find_sample(state->candidates, pending->query_id);
     if (sample != NULL) {
-        if (sample->for_links) { /* now it is looked at for what feedback says of it */
-            sample->for_links = false;
-            sample->even = false;
-        }
+        sample->for_links = false; /* now it is looked at for what feedback says of it */
         give_feedback(state, sample, pending);
         return JOINED;
     }

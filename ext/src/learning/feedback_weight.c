@@ -139,7 +139,7 @@ drop_excess(RuvIndexState *state)
     for (int i = list_length(state->samples) - 1; i >= 0; i--) {
         RuvSample *sample = list_nth(state->samples, i);
 
-        if (sample->even || sample->feedback == NULL)
+        if (sample->drawn || sample->feedback == NULL)
             continue;
         if (++count_of(counts, &roles, sample->feedback->role)->samples > most) {
             state->samples = list_delete_nth_cell(state->samples, i);
@@ -160,7 +160,7 @@ ruv_feedback_saved(RuvIndexState *state)
 
         if (sample->feedback != NULL && sample->feedback->judged)
             sample->feedback->stored = true;
-        extra = extra || !sample->even;
+        extra = extra || !sample->drawn;
     }
     if (extra)
         drop_excess(state);

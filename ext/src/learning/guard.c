@@ -69,16 +69,18 @@ ruv_guard_read(const RuvIndexSlot *slot)
     return unpack(pg_atomic_read_u64(unconstify(pg_atomic_uint64 *, &slot->guard)));
 }
 
-/* Samples of searches after the last widening. */
+/* Samples of searches after the last widening, those that calibrate. */
 static int
 evidence_since(const RuvIndexState *state)
 {
     int count = 0;
     ListCell *cell;
 
-    foreach (cell, state->samples)
-        if (((RuvSample *)lfirst(cell))->head.started_us >= state->guard_since)
-            count++;
+    foreach (cell, state->samples) {
+        const RuvSample *sample = lfirst(cell);
+
+        count += sample->even && sample->head.started_us >= state->guard_since;
+    }
     return count;
 }
 

@@ -177,7 +177,7 @@ ruv_state_refresh(RuvStore *store, RuvIndexState *state)
         ruv_store_load_memory(store, state);
         state->vectors_stored = state->vectors_stored || state->flat_memory != NULL;
         ruv_store_load_plan(store, state);
-        state->distilled_samples = (uint32)list_length(state->samples);
+        state->distilled_samples = (uint32)ruv_calibrating_samples(state);
         state->loaded = true;
         ruv_feedback_reread();
     } else if (identity.epoch != state->identity.epoch) {

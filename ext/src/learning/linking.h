@@ -67,8 +67,9 @@ extern bool ruv_held_out_pays(const RuvHeldOut *held_out);
 extern bool ruv_links_wanted(const RuvIndexState *state);
 /* True when a query calibrates and judges, and never asks for links. */
 extern bool ruv_links_held_out(const float *query, int dim);
-/* Once links were made, samples whose query is on the side that asks for links speak for no others:
- * they do not calibrate. */
+/* While there are learned links in the graph, samples whose query is on the side that asks for them
+ * speak for no others: they do not calibrate. Sets RuvSample.even of every sample, so that links
+ * that come or go, and only these, change who calibrates. */
 extern void ruv_links_part_samples(RuvIndexState *state);
 /* True when a search that is looked at asks for links. */
 extern bool ruv_links_ask(const RuvIndexState *state, const RuvSample *sample);

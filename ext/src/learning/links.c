@@ -70,22 +70,24 @@ ruv_links_held_out(const float *query, int dim)
 void
 ruv_links_part_samples(RuvIndexState *state)
 {
+    bool part = state->linking.linked || state->linking.unfinished;
     ListCell *cell;
 
-    if (state->linking.used == 0)
-        return;
     foreach (cell, state->samples) {
         RuvSample *sample = lfirst(cell);
 
-        sample->even = sample->even && ruv_links_held_out(sample->query, (int)sample->head.dim);
+        sample->even = sample->drawn &&
+                       (!part || ruv_links_held_out(sample->query, (int)sample->head.dim));
     }
 }
 
 bool
 ruv_links_ask(const RuvIndexState *state, const RuvSample *sample)
 {
-    /* What feedback brought is a miss that somebody has noticed. */
-    return sample->for_links || (!sample->even && ruv_links_wanted(state) &&
+    /* Other feedback than on a miss that somebody has noticed asks for nothing. */
+    bool asks = sample->asks || (sample->feedback != NULL && sample->feedback->missed_near > 0);
+
+    return sample->for_links || (!sample->drawn && asks && ruv_links_wanted(state) &&
                                  !ruv_links_held_out(sample->query, (int)sample->head.dim));
 }
 
@@ -127,6 +129,7 @@ ruv_links_forget(RuvIndexState *state)
 {
     list_free_deep(state->linking.queries);
     memset(&state->linking, 0, sizeof(state->linking));
+    ruv_links_part_samples(state);
 }
 
 /* Samples that may judge links. */
@@ -170,6 +173,8 @@ ruv_links_follow_resets(RuvIndexState *state)
     state->linking.renewed = true;
     state->linking.changed = GetCurrentTimestamp();
     state->linking.used = 0;
+    state->linking.linked = false;
+    ruv_links_part_samples(state);
 }
 
 bool
@@ -394,7 +399,6 @@ prepare(RuvIndexState *state, RuvLinkRound *round, RuvHeldOut *held_out)
         state->linking.used += round->queries;
         list_free_deep(state->linking.queries);
         state->linking.queries = NIL;
-        ruv_links_part_samples(state);
         round->state = RUV_LINKS_APPLYING;
         ready = round->count > 0 && store_round(state, round);
     }
@@ -445,6 +449,7 @@ run_round(RuvIndexState *state, RuvLinkRound *round)
     if (!prepare(state, round, &held_out))
         return;
     state->linking.unfinished = true;
+    ruv_links_part_samples(state);
     if (!write_links(state, round, true))
         return;
     keep_written(round);
@@ -455,6 +460,7 @@ run_round(RuvIndexState *state, RuvLinkRound *round)
     round->after = held_out.after;
     if (ruv_held_out_pays(&held_out)) {
         finish(state, round, RUV_LINKS_KEPT);
+        state->linking.linked = true;
         state->linking.renewed = true;
     } else {
         if (!write_links(state, round, false))
@@ -462,6 +468,7 @@ run_round(RuvIndexState *state, RuvLinkRound *round)
         finish(state, round, RUV_LINKS_ROLLED_BACK);
     }
     state->linking.unfinished = false;
+    ruv_links_part_samples(state);
 }
 
 /* Takes away the links of rounds that did not end. */
@@ -476,6 +483,7 @@ recover(RuvIndexState *state, RuvLinkRound *round)
     }
     state->linking.unfinished = false;
     state->linking.renewed = true;
+    ruv_links_part_samples(state);
 }
 
 void

@@ -12,7 +12,8 @@
  * that effort. The ratio of the two sums of misses goes into the next plan. RUV_PRIOR_MISSES, in
  * searches, keep it near 1 while little was seen; old pairs fade. A search that was served with
  * a former memory, or before links were learned, says nothing here: its trace has the present ones,
- * and would make every later search pay for misses that are mended.
+ * and would make every later search pay for misses that are mended. Nor does one that was looked at
+ * because of feedback: people speak of the searches that went wrong.
  *
  * A plan belongs to one build of its index and is not dumped.
  */
@@ -79,7 +80,7 @@ ruv_plan_note_served(RuvIndexState *state, const RuvSample *sample)
     double predicted;
 
     if (!state->has_plan || sample->descent_efforts == NULL || sample->retrace || !sample->exact ||
-        sample->recall < 0 || sample->head.mode != RV_SEARCH_ADAPTIVE ||
+        !sample->even || sample->recall < 0 || sample->head.mode != RV_SEARCH_ADAPTIVE ||
         sample->head.k != state->plan.k ||
         sample->head.started_us < Max(state->memory_published, state->linking.changed))
         return;

@@ -4,7 +4,7 @@
  * Every drained search feeds the running statistics. The first min_samples of a build become
  * candidates for a deep trace, then three in ten do (RUV_TRACE_SHARE): calibration gains little
  * from more, and the deep trace is what learning costs. The draw does not look at the search, and
- * what it takes is marked as even: certificates count nothing else. When candidates arrive faster
+ * what it takes is marked as drawn, and as even: certificates count nothing else. When candidates arrive faster
  * than they are traced, a reservoir (Vitter's algorithm R) keeps an even draw of what arrived since
  * the last round, so that a burst cannot grow the worker or push out what is different.
  */
@@ -85,6 +85,17 @@ ruv_state_add_candidate(RuvIndexState *state, RuvSample *sample)
     MemoryContextSwitchTo(former);
 }
 
+int
+ruv_calibrating_samples(const RuvIndexState *state)
+{
+    int count = 0;
+    ListCell *cell;
+
+    foreach (cell, state->samples)
+        count += ((const RuvSample *)lfirst(cell))->even;
+    return count;
+}
+
 void
 ruv_state_add_sample(RuvIndexState *state, RuvSample *sample)
 {
@@ -159,10 +170,11 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
         return;
     sample = ruv_sample_create(state, head, query, hits);
     sample->for_links = use == RUV_USE_LINKS;
+    sample->asks = use != RUV_USE_SAMPLE;
     if (use == RUV_USE_SAMPLE)
         state->sampled++;
     sample->retrace = head->index_epoch != state->identity.epoch;
-    sample->even = use != RUV_USE_VERDICT;
+    sample->drawn = sample->even = use == RUV_USE_SAMPLE;
     if (!sample->retrace)
         ruv_drift_note_query(state, sample->query);
     ruv_state_add_candidate(state, sample);

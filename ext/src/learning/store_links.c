@@ -116,12 +116,14 @@ ruv_store_load_links(RuvStore *store, RuvIndexState *state)
                        Int64GetDatum((int64)state->identity.epoch)};
 
     ruv_store_run(store,
-                  "SELECT coalesce(sum(queries), 0), coalesce(bool_or(state = 'applying'), false) "
+                  "SELECT coalesce(sum(queries), 0), coalesce(bool_or(state = 'applying'), false), "
+                  "coalesce(bool_or(state = 'kept'), false) "
                   "FROM @.ruvector_link_rounds WHERE index_oid = $1 AND index_epoch = $2 "
                   "AND state <> 'reset'",
                   2, types, values, NULL);
     state->linking.used = (uint64)DatumGetInt64(ruv_store_value(0, 1, NULL));
     state->linking.unfinished = DatumGetBool(ruv_store_value(0, 2, NULL));
+    state->linking.linked = DatumGetBool(ruv_store_value(0, 3, NULL));
 }
 
 /* Reads the links of the present SPI row into the round. */

@@ -134,7 +134,7 @@ result_values(const RuvIndexState *state, const RuvSample *sample, Datum *values
     values[36] = ruv_node_array(ids, count);
     values[37] = ruv_float_array(distances, count);
     nulls[36] = nulls[37] = kept ? ' ' : 'n';
-    values[38] = BoolGetDatum(sample->even);
+    values[38] = BoolGetDatum(sample->drawn);
 }
 
 /* Rows beyond the window, oldest first, and rows of a former build that were not traced again. */
@@ -248,7 +248,7 @@ load_verdict(RuvSample *sample, uint64 row)
     sample->verdict.score_recall = float_or_unknown(row, 28);
     sample->verdict.score_diversity = float_or_unknown(row, 29);
     sample->verdict.score_feedback = float_or_unknown(row, 30);
-    sample->even = DatumGetBool(ruv_store_value(row, 31, NULL));
+    sample->drawn = sample->even = DatumGetBool(ruv_store_value(row, 31, NULL));
     if (null)
         return;
     feedback = MemoryContextAllocZero(GetMemoryChunkContext(sample), sizeof(*feedback));

@@ -62,7 +62,8 @@ typedef struct RuvSample {
     bool retrace;           /* served by a former build: hits and verdict say nothing any more */
     float recall;           /* of the search as served; -1 unknown */
     bool exact;             /* measured against every row, not against a search of large effort */
-    bool even;              /* drawn whatever the search was: speaks for all of them */
+    bool drawn;             /* for calibration, whatever the search was */
+    bool even;              /* drawn, and asked for no link that is there: speaks for all searches */
     float truth_bound;      /* raw distance of the last true neighbour; NaN: not known any more */
     float needed_distances; /* least work that would have reached its target; -1 unknown */
     float diversity;        /* -1 unknown */
@@ -81,6 +82,7 @@ typedef struct RuvSample {
     RuvSampleFeedback *feedback; /* NULL: none */
     float proof;    /* weight of a proven index miss in the next calibration, on top of its own */
     bool stored;    /* a row of ruvector_trajectory_log holds it */
+    bool asks;      /* drawn to ask for links, should its query be on the side that does */
     bool for_links; /* a candidate of which only the true neighbours are wanted */
 } RuvSample;
 
@@ -109,6 +111,7 @@ typedef struct RuvLinkQuery {
 typedef struct RuvLinking {
     List *queries;       /* of RuvLinkQuery: they wait for a round */
     uint64 used;         /* queries that rounds of this build used */
+    bool linked;         /* links of a round are in the graph */
     bool renewed;        /* the graph, since the samples were traced */
     TimestampTz changed; /* when links last came or went: searches of before say nothing of now */
     uint64 resets;       /* of the slot's, that the worker knows of */
@@ -192,8 +195,8 @@ typedef struct RuvIndexState {
     uint64 trajectories;
     uint64 judged;
     RuvTotals totals[2];      /* of static and of adaptive searches */
-    uint32 undistilled;       /* samples since the last distillation */
-    uint32 distilled_samples; /* samples that the last distillation had */
+    uint32 undistilled;       /* samples with a weight since the last distillation */
+    uint32 distilled_samples; /* that calibrated in the last distillation */
     double learning_seconds;
     TimestampTz last_learned;
     TimestampTz consolidated;
@@ -277,6 +280,8 @@ extern void ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, c
                               const rv_hit *hits);
 extern void ruv_state_add_candidate(RuvIndexState *state, RuvSample *sample);
 extern void ruv_state_add_sample(RuvIndexState *state, RuvSample *sample);
+/* How many samples calibrate by themselves. */
+extern int ruv_calibrating_samples(const RuvIndexState *state);
 /* The index was built anew: what is left are the queries, which wait to be traced again. */
 extern void ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity);
 extern void ruv_state_publish_figures(RuvIndexState *state);
