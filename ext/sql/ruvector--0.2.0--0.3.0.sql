@@ -115,7 +115,7 @@ CREATE FUNCTION ruvector_extract_patterns("table" regclass) RETURNS bigint
     AS 'MODULE_PATHNAME', 'ruv_extract_patterns' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION ruvector_extract_patterns(regclass) IS
-    'learns from what was recorded now, and returns the number of patterns';
+    'learns at once everything that was recorded and said, or fails; returns the number of patterns';
 
 -- Returns the new generation of the policies.
 CREATE FUNCTION ruvector_reload_policies() RETURNS bigint

@@ -399,7 +399,6 @@ describe("feedback", function()
 
       local function slack()
          extract()
-         extract() -- the second one has read the settings
          return learning.stats(db, "hard").slack
       end
 
@@ -442,7 +441,6 @@ describe("feedback", function()
             end
             searches[i] = { query = query, found = found, query_id = query_id, missed = missed }
          end
-         extract()
          extract()
       end)
 

@@ -73,6 +73,12 @@ ruv_feedback_due(TimestampTz now)
            TimestampDifferenceExceeds(last_look, now, RUV_LOOK_AGAIN_MS);
 }
 
+bool
+ruv_feedback_left(void)
+{
+    return unread;
+}
+
 void
 ruv_feedback_reread(void)
 {

@@ -136,14 +136,15 @@ ruv_states_forget_unseen(void)
     ruv_registry_forget(MyDatabaseId, keep_slot, NULL);
 }
 
-/* The build of an index as it is now. False: it is locked or gone. */
+/* The build of an index as it is now. False: it is locked (state->locked) or gone. */
 static bool
-read_identity(const RuvIndexState *state, RuvIndexIdentity *identity)
+read_identity(RuvIndexState *state, RuvIndexIdentity *identity)
 {
     Relation index;
     bool usable;
 
-    if (!ConditionalLockRelationOid(state->index_oid, AccessShareLock))
+    state->locked = !ConditionalLockRelationOid(state->index_oid, AccessShareLock);
+    if (state->locked)
         return false;
     index = try_relation_open(state->index_oid, NoLock);
     if (index == NULL)

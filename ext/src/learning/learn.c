@@ -49,16 +49,27 @@ paused(const RuvIndexState *state, TimestampTz now)
     return TimestampDifferenceExceeds(state->last_drained, now, RUV_PAUSE_MS);
 }
 
+/* Whether a candidate waits whose search began before that. */
+static bool
+waits_since(const RuvIndexState *state, TimestampTz time)
+{
+    ListCell *cell;
+
+    foreach (cell, state->candidates)
+        if (((const RuvSample *)lfirst(cell))->head.started_us <= time)
+            return true;
+    return false;
+}
+
 static bool
 pass_due(const RuvIndexState *state, TimestampTz now, bool force)
 {
     int waiting = list_length(state->candidates);
 
-    if (waiting == 0)
-        return false;
-    if (force || waiting >= RUV_FULL_BATCH)
-        return true;
-    return paused(state, now) && now >= state->next_pass;
+    if (force)
+        return waits_since(state, ruv_worker.extract_until);
+    return waiting >= RUV_FULL_BATCH ||
+           (waiting > 0 && paused(state, now) && now >= state->next_pass);
 }
 
 static bool
@@ -86,7 +97,7 @@ memory_due(const RuvIndexState *state, TimestampTz now, bool force)
 static bool
 links_due(const RuvIndexState *state, TimestampTz now, bool force)
 {
-    return ruv_links_due(state, now, force || paused(state, now));
+    return force ? ruv_links_pending(state, true) : ruv_links_due(state, now, paused(state, now));
 }
 
 static bool
@@ -96,16 +107,22 @@ consolidation_due(const RuvIndexState *state, TimestampTz now)
            TimestampDifferenceExceeds(state->consolidated, now, ruv_consolidation_interval * 1000);
 }
 
+/* Anything but links. */
+static bool
+round_due(const RuvIndexState *state, TimestampTz now, bool force)
+{
+    return state->feedback_waiting > 0 || pass_due(state, now, force) ||
+           distillation_due(state, now, force) || memory_due(state, now, force) ||
+           ruv_links_retrace_due(state) || consolidation_due(state, now) ||
+           ruv_recertify_due(state) || state->bank_changed || ruv_privacy_due(state);
+}
+
 bool
 ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force)
 {
     if (!force && now < state->retry_after)
         return false;
-    return state->feedback_waiting > 0 || pass_due(state, now, force) ||
-           distillation_due(state, now, force) || memory_due(state, now, force) ||
-           ruv_links_retrace_due(state) || links_due(state, now, force) ||
-           consolidation_due(state, now) || ruv_recertify_due(state) || state->bank_changed ||
-           ruv_privacy_due(state);
+    return round_due(state, now, force) || links_due(state, now, force);
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------ */
@@ -390,15 +407,16 @@ mark_stored(RuvIndexState *state)
 bool
 ruv_learn_round(RuvIndexState *state, bool force)
 {
-    double started = ruv_processor_seconds();
+    double started;
     Relation table = NULL;
     Relation index = NULL;
     bool opened;
 
-    if (links_due(state, GetCurrentTimestamp(), force)) {
-        ruv_links_round(state);
+    if (links_due(state, GetCurrentTimestamp(), force) && ruv_links_round(state))
         return true;
-    }
+    if (!round_due(state, GetCurrentTimestamp(), force))
+        return false;
+    started = ruv_processor_seconds();
 
     StartTransactionCommand();
     PushActiveSnapshot(GetTransactionSnapshot());

@@ -73,6 +73,13 @@ typedef struct RuvPolicyNames {
     char id[RV_POLICY_KINDS][RUV_POLICY_ID];
 } RuvPolicyNames;
 
+/* What came of an extraction, for one index. */
+typedef enum RuvExtraction {
+    RUV_EXTRACTION_COMPLETE,
+    RUV_EXTRACTION_BLOCKED, /* somebody held the table, the index or the bank */
+    RUV_EXTRACTION_FAILED   /* last_error says why */
+} RuvExtraction;
+
 /* One index that learns. */
 typedef struct RuvIndexSlot {
     Oid database; /* InvalidOid: free */
@@ -90,6 +97,7 @@ typedef struct RuvIndexSlot {
     pg_atomic_uint64 guard;         /* RuvGuard, packed; 0: none. See guard.c */
     pg_atomic_uint64 bank_revision; /* counts the changes by sessions (bank_edit.h) */
     char last_error[RUV_ERROR_TEXT];
+    RuvExtraction extraction;      /* the last one of its database */
     RuvPolicyNames policies;       /* that serve it */
     pg_atomic_uint64 links_resets; /* times that learned links were taken away by hand */
     /* Live figures, written by the worker, read without the lock. */
@@ -196,8 +204,9 @@ extern void ruv_registry_disable_at_commit(Oid table_oid);
 extern void ruv_registry_touch_at_commit(Oid index_oid);
 /* At commit: asks for a worker in this database and lets it read the configuration again. */
 extern void ruv_worker_request(void);
-/* Now: asks the worker to distil everything it has, and waits until it has done so. */
-extern void ruv_worker_extract(void);
+/* Now: asks the worker to learn everything it has, and waits until it has done so. Raises an error
+ * when for an index of the table it could not. */
+extern void ruv_worker_extract(Oid table_oid);
 
 /* ---- guard.c ------------------------------------------------------------------------------- */
 

@@ -88,8 +88,9 @@ extern void ruv_links_follow_resets(RuvIndexState *state);
 extern void ruv_links_save_reset(RuvStore *store, const RuvIndexState *state);
 /* As ruv_links_pending, and the pause between two rounds is over. */
 extern bool ruv_links_due(const RuvIndexState *state, TimestampTz now, bool paused);
-/* One round, in transactions of its own. Raises errors; the caller cleans up. */
-extern void ruv_links_round(RuvIndexState *state);
+/* One round, in transactions of its own. Raises errors; the caller cleans up. Returns false when
+ * somebody else's lock kept it from ending. */
+extern bool ruv_links_round(RuvIndexState *state);
 /* The oldest round that was cut short, in a transaction of its own. False: there is none. */
 extern bool ruv_links_load_unfinished(const RuvIndexState *state, RuvLinkRound *round);
 

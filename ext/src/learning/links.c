@@ -76,8 +76,8 @@ ruv_links_part_samples(RuvIndexState *state)
     foreach (cell, state->samples) {
         RuvSample *sample = lfirst(cell);
 
-        sample->even = sample->drawn &&
-                       (!part || ruv_links_held_out(sample->query, (int)sample->head.dim));
+        sample->even =
+            sample->drawn && (!part || ruv_links_held_out(sample->query, (int)sample->head.dim));
     }
 }
 
@@ -381,13 +381,14 @@ keep_written(RuvLinkRound *round)
 
 /* ---- a round ------------------------------------------------------------------------------- */
 
-/* True when there is something to apply, and that is stored. */
+/* False: somebody needs the index otherwise. *ready: there is something to apply, and that is
+ * stored. */
 static bool
-prepare(RuvIndexState *state, RuvLinkRound *round, RuvHeldOut *held_out)
+prepare(RuvIndexState *state, RuvLinkRound *round, RuvHeldOut *held_out, bool *ready)
 {
     Relation index = begin(state);
-    bool ready = false;
 
+    *ready = false;
     if (index != NULL) {
         MemoryContext former = MemoryContextSwitchTo(round->context);
 
@@ -400,10 +401,10 @@ prepare(RuvIndexState *state, RuvLinkRound *round, RuvHeldOut *held_out)
         list_free_deep(state->linking.queries);
         state->linking.queries = NIL;
         round->state = RUV_LINKS_APPLYING;
-        ready = round->count > 0 && store_round(state, round);
+        *ready = round->count > 0 && store_round(state, round);
     }
     end();
-    return ready;
+    return index != NULL;
 }
 
 static bool
@@ -441,20 +442,24 @@ finish(RuvIndexState *state, RuvLinkRound *round, RuvLinkRoundState how)
                    round->held_out, round->before, round->after)));
 }
 
-static void
+/* False: somebody needs the index otherwise. What was begun is then unfinished. */
+static bool
 run_round(RuvIndexState *state, RuvLinkRound *round)
 {
     RuvHeldOut held_out = {0};
+    bool ready;
 
-    if (!prepare(state, round, &held_out))
-        return;
+    if (!prepare(state, round, &held_out, &ready))
+        return false;
+    if (!ready)
+        return true;
     state->linking.unfinished = true;
     ruv_links_part_samples(state);
     if (!write_links(state, round, true))
-        return;
+        return false;
     keep_written(round);
     if (!judge(state, &held_out))
-        return;
+        return false;
     round->held_out = held_out.count;
     round->before = held_out.before;
     round->after = held_out.after;
@@ -464,47 +469,48 @@ run_round(RuvIndexState *state, RuvLinkRound *round)
         state->linking.renewed = true;
     } else {
         if (!write_links(state, round, false))
-            return;
+            return false;
         finish(state, round, RUV_LINKS_ROLLED_BACK);
     }
     state->linking.unfinished = false;
     ruv_links_part_samples(state);
+    return true;
 }
 
-/* Takes away the links of rounds that did not end. */
-static void
+/* Takes away the links of rounds that did not end. False: somebody needs the index otherwise. */
+static bool
 recover(RuvIndexState *state, RuvLinkRound *round)
 {
     while (ruv_links_load_unfinished(state, round)) {
         round->done = palloc0(sizeof(bool) * Max(round->count, 1));
         if (!write_links(state, round, false))
-            return;
+            return false;
         finish(state, round, RUV_LINKS_INTERRUPTED);
     }
     state->linking.unfinished = false;
     state->linking.renewed = true;
     ruv_links_part_samples(state);
+    return true;
 }
 
-void
+bool
 ruv_links_round(RuvIndexState *state)
 {
     double started = ruv_processor_seconds();
     RuvLinkRound round = {0};
     MemoryContext former;
     double seconds;
+    bool done;
 
     round.context =
         AllocSetContextCreate(state->context, "ruvector links round", ALLOCSET_DEFAULT_SIZES);
     former = MemoryContextSwitchTo(round.context);
-    if (state->linking.unfinished)
-        recover(state, &round);
-    else
-        run_round(state, &round);
+    done = state->linking.unfinished ? recover(state, &round) : run_round(state, &round);
     MemoryContextSwitchTo(former);
     MemoryContextDelete(round.context);
     seconds = ruv_processor_seconds() - started;
     state->learning_seconds += seconds;
     state->linking.next_round = TimestampTzPlusMilliseconds(
         GetCurrentTimestamp(), Max(seconds * 1000 * RUV_LINK_SPREAD, 100));
+    return done;
 }

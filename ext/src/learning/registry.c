@@ -17,6 +17,7 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -129,6 +130,7 @@ add_locked(Oid database, int database_slot, Oid table_oid, Oid index_oid)
     pg_atomic_fetch_add_u64(&slot->bank_revision, 1);
     slot->last_learned = 0;
     slot->last_error[0] = '\0';
+    slot->extraction = RUV_EXTRACTION_COMPLETE;
     memset(&slot->policies, 0, sizeof(slot->policies));
     pg_atomic_write_u64(&slot->guard, 0);
     pg_atomic_write_u64(&slot->trajectories, 0);
@@ -411,8 +413,59 @@ extraction_done(int number, uint64 ticket, bool *has_worker)
     return done;
 }
 
+/* What came of it for the indexes of one table. The first trouble: *index, and last_error if that
+ * is what it was. */
+static RuvExtraction
+read_extraction(Oid table_oid, Oid *index, char *last_error)
+{
+    RuvExtraction found = RUV_EXTRACTION_COMPLETE;
+
+    LWLockAcquire(ruv_shared->lock, LW_SHARED);
+    for (int i = 0; i < RUV_MAX_INDEXES && found == RUV_EXTRACTION_COMPLETE; i++) {
+        const RuvIndexSlot *slot = &ruv_shared->indexes[i];
+
+        if (slot->database != MyDatabaseId || slot->table_oid != table_oid)
+            continue;
+        found = slot->extraction;
+        *index = slot->index_oid;
+        strlcpy(last_error, slot->last_error, RUV_ERROR_TEXT);
+    }
+    LWLockRelease(ruv_shared->lock);
+    return found;
+}
+
+static void
+report_extraction(Oid table_oid)
+{
+    char last_error[RUV_ERROR_TEXT];
+    Oid index;
+
+    switch (read_extraction(table_oid, &index, last_error)) {
+        case RUV_EXTRACTION_COMPLETE:
+            return;
+        case RUV_EXTRACTION_BLOCKED:
+            ereport(ERROR,
+                    (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+                     errmsg("not everything that was recorded for index \"%s\" could be learned",
+                            get_rel_name(index)),
+                     errdetail("A transaction, this one or another, has locked the table, the "
+                               "index or its patterns, and the learning worker waits for no lock."),
+                     errhint("Call the function again when that transaction has ended.")));
+            return;
+        case RUV_EXTRACTION_FAILED:
+            ereport(ERROR,
+                    (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                     errmsg("not everything that was recorded for index \"%s\" could be learned",
+                            get_rel_name(index)),
+                     errdetail("The learning worker failed: %s", last_error),
+                     errhint("The worker tries again by itself; the server's log has the whole "
+                             "error.")));
+            return;
+    }
+}
+
 void
-ruv_worker_extract(void)
+ruv_worker_extract(Oid table_oid)
 {
     int number = ruv_database_claim(MyDatabaseId);
     uint64 ticket = 0;
@@ -438,4 +491,5 @@ ruv_worker_extract(void)
                         errmsg("no learning worker is running for this database"),
                         errhint("The server's log says why. Workers need a free slot of "
                                 "max_worker_processes and of ruvector.max_learning_databases.")));
+    report_extraction(table_oid);
 }

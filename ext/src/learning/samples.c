@@ -4,9 +4,10 @@
  * Every drained search feeds the running statistics. The first min_samples of a build become
  * candidates for a deep trace, then three in ten do (RUV_TRACE_SHARE): calibration gains little
  * from more, and the deep trace is what learning costs. The draw does not look at the search, and
- * what it takes is marked as drawn, and as even: certificates count nothing else. When candidates arrive faster
- * than they are traced, a reservoir (Vitter's algorithm R) keeps an even draw of what arrived since
- * the last round, so that a burst cannot grow the worker or push out what is different.
+ * what it takes is marked as drawn, and as even: certificates count nothing else. When candidates
+ * arrive faster than they are traced, a reservoir (Vitter's algorithm R) keeps an even draw of what
+ * arrived since the last round, so that a burst cannot grow the worker or push out what is
+ * different.
  */
 #include "learning/linking.h"
 #include "learning/worker.h"

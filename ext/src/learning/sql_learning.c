@@ -421,7 +421,7 @@ ruv_extract_patterns(PG_FUNCTION_ARGS)
     table = open_own_table(table_oid);
     ruv_require_enabled(table_oid);
     relation_close(table, NoLock);
-    ruv_worker_extract();
+    ruv_worker_extract(table_oid);
     patterns = count_patterns(table_oid);
     if (patterns == 0)
         ereport(NOTICE, (errmsg("no patterns yet: too few searches were recorded"),

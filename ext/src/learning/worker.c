@@ -4,6 +4,7 @@
  *   read the configuration (at start, when told, when a relation changed)
  *   drain the ring          every round, and during long work (ruv_worker_breathe)
  *   join feedback           when some was given (feedback_join.c)
+ *   extract                 when somebody waits for it: everything at once (extract.c)
  *   learn                   one round per index that is due (learn.c)
  *   rest                    so that learning stays within ruvector.learning_budget: after t seconds
  *                           of processor time no learning for t / budget - t seconds; draining goes
@@ -357,9 +358,8 @@ note_success(RuvIndexState *state)
     LWLockRelease(ruv_shared->lock);
 }
 
-/* One round of one index; an error stays in here. Returns whether the round took place. */
-static bool
-learn_index(RuvIndexState *state, bool force)
+bool
+ruv_worker_learn(RuvIndexState *state, bool force)
 {
     volatile bool done = false;
 
@@ -411,7 +411,7 @@ learn_all(void)
 
         if (state->loaded && ruv_learn_due(state, GetCurrentTimestamp(), false)) {
             ruv_database_set_state(ruv_worker.database_slot, RUV_WORKER_LEARNING);
-            if (learn_index(state, false))
+            if (ruv_worker_learn(state, false))
                 worked = true;
         }
     }
@@ -419,34 +419,6 @@ learn_all(void)
         rest_after(ruv_processor_seconds() - started);
     ruv_database_set_state(ruv_worker.database_slot, RUV_WORKER_IDLE);
     return worked;
-}
-
-/* Somebody waits in ruvector_extract_patterns(): everything now, whatever the budget says. */
-static void
-extract_now(void)
-{
-    uint64 requested;
-    ListCell *cell;
-
-    LWLockAcquire(ruv_shared->lock, LW_SHARED);
-    requested = my_slot()->extract_requested;
-    LWLockRelease(ruv_shared->lock);
-    if (requested == my_slot()->extract_done)
-        return;
-    ruv_worker_drain();
-    if (ruv_feedback_due(GetCurrentTimestamp()))
-        ruv_feedback_join();
-    foreach (cell, ruv_worker.indexes) {
-        RuvIndexState *state = lfirst(cell);
-
-        while (state->loaded && ruv_learn_due(state, GetCurrentTimestamp(), true) &&
-               learn_index(state, true))
-            ;
-    }
-    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
-    my_slot()->extract_done = requested;
-    LWLockRelease(ruv_shared->lock);
-    ConditionVariableBroadcast(&ruv_shared->worker_changed);
 }
 
 /* What was loaded, to the backends, without writing anything. */
@@ -473,16 +445,36 @@ publish_loaded(void)
 /* ---- the loop ------------------------------------------------------------------------------ */
 
 static void
-nap(long milliseconds)
+follow_signals(void)
 {
-    (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds,
-                    PG_WAIT_EXTENSION);
-    ResetLatch(MyLatch);
     CHECK_FOR_INTERRUPTS();
     if (ConfigReloadPending) {
         ConfigReloadPending = false;
         ProcessConfigFile(PGC_SIGHUP);
     }
+}
+
+static void
+nap(long milliseconds)
+{
+    (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, milliseconds,
+                    PG_WAIT_EXTENSION);
+    ResetLatch(MyLatch);
+    follow_signals();
+}
+
+bool
+ruv_worker_follow_configuration(void)
+{
+    bool learns = true;
+
+    follow_signals();
+    if (synchronisation_due()) {
+        learns = synchronise();
+        observe_parked();
+        relations_changed = relations_changed || !learns; /* until the worker retires */
+    }
+    return learns;
 }
 
 /* Whether the primary has learned since an index was loaded. */
@@ -533,17 +525,18 @@ static void
 take_turn(void)
 {
     bool worked = false;
+    long look_again;
 
     ruv_worker_drain();
     if (ruv_feedback_due(GetCurrentTimestamp()))
         ruv_feedback_join();
-    extract_now();
+    look_again = ruv_extract_now();
     if (GetCurrentTimestamp() >= rest_until)
         worked = learn_all();
     if (worked && GetCurrentTimestamp() >= rest_until)
-        CHECK_FOR_INTERRUPTS();
+        follow_signals();
     else
-        nap(nap_length());
+        nap(Min(nap_length(), look_again));
 }
 
 static void
@@ -588,11 +581,8 @@ ruv_worker_main(Datum database)
         proc_exit(0);
     prepare_worker();
     for (;;) {
-        if (synchronisation_due()) {
-            if (!synchronise() && try_to_retire())
-                proc_exit(0);
-            observe_parked();
-        }
+        if (!ruv_worker_follow_configuration() && try_to_retire())
+            proc_exit(0);
         publish_loaded();
         if (RecoveryInProgress())
             stand_by();

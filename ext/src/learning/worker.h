@@ -56,19 +56,19 @@ typedef struct RuvSampleFeedback {
 
 /* One search: a candidate before its deep trace, a sample for calibration after it. */
 typedef struct RuvSample {
-    rv_trajectory head;     /* as it was served; dim floats in query */
-    float *query;           /* as the index compares it */
-    rv_hit *hits;           /* what it returned; NULL once stored, or when loaded from the table */
-    bool retrace;           /* served by a former build: hits and verdict say nothing any more */
-    float recall;           /* of the search as served; -1 unknown */
-    bool exact;             /* measured against every row, not against a search of large effort */
-    bool drawn;             /* for calibration, whatever the search was */
-    bool even;              /* drawn, and asked for no link that is there: speaks for all searches */
-    float truth_bound;      /* raw distance of the last true neighbour; NaN: not known any more */
-    float needed_distances; /* least work that would have reached its target; -1 unknown */
-    float diversity;        /* -1 unknown */
-    rv_effort *efforts;     /* as a search with the present memory would find them */
-    rv_work work;           /* of such a search, the lookup included */
+    rv_trajectory head; /* as it was served; dim floats in query */
+    float *query;       /* as the index compares it */
+    rv_hit *hits;       /* what it returned; NULL once stored, or when loaded from the table */
+    bool retrace;       /* served by a former build: hits and verdict say nothing any more */
+    float recall;       /* of the search as served; -1 unknown */
+    bool exact;         /* measured against every row, not against a search of large effort */
+    bool drawn;         /* for calibration, whatever the search was */
+    bool even;          /* drawn, and asked for no link that is there: speaks for all searches */
+    float truth_bound;  /* raw distance of the last true neighbour; NaN: not known any more */
+    float needed_distances;     /* least work that would have reached its target; -1 unknown */
+    float diversity;            /* -1 unknown */
+    rv_effort *efforts;         /* as a search with the present memory would find them */
+    rv_work work;               /* of such a search, the lookup included */
     rv_effort *descent_efforts; /* from the index's own entry; NULL when loaded from the table */
     rv_work descent_work;
     float score; /* in-search score from the index's own entry; < 0: not read */
@@ -169,6 +169,8 @@ typedef struct RuvIndexState {
     bool keep_queries; /* false: no vector or hash of a query goes into any table; privacy.c */
     RuvIndexIdentity identity;
     RuvIndexSlot *slot;
+    bool locked;            /* by others, when it should be loaded */
+    uint64 failed_ticket;   /* of the extraction in which a round failed; 0: none did */
     bool loaded;            /* from the tables; what follows is then valid */
     MemoryContext context;  /* everything below */
     rv_allocator allocator; /* over it */
@@ -227,7 +229,8 @@ typedef struct RuvWorker {
     rv_ring *ring;
     char *record; /* room for the largest record */
     size_t record_capacity;
-    List *indexes; /* of RuvIndexState */
+    List *indexes;             /* of RuvIndexState */
+    TimestampTz extract_until; /* a forced round is for searches that began before this */
     rv_prng prng;
     TimestampTz last_drain;
     MemoryContext context;
@@ -250,6 +253,11 @@ typedef struct RuvStore {
 extern void ruv_worker_drain(void);
 /* The same when it has not been done for a while, and CHECK_FOR_INTERRUPTS: for long loops. */
 extern void ruv_worker_breathe(void);
+/* One round of one index; an error stays in here and shows in consecutive_errors. Returns whether
+ * the round took place. */
+extern bool ruv_worker_learn(RuvIndexState *state, bool force);
+/* Takes over settings and configuration as they are now. False: there is nothing to learn. */
+extern bool ruv_worker_follow_configuration(void);
 /* Processor time of this process, in seconds. */
 extern double ruv_processor_seconds(void);
 
@@ -267,6 +275,15 @@ extern void ruv_states_forget_unseen(void);
 /* Loads an index from its tables unless it is loaded, or begins anew when it was built anew since.
  * False: the index is locked or gone. */
 extern bool ruv_state_refresh(RuvStore *store, RuvIndexState *state);
+
+/* ---- extract.c ----------------------------------------------------------------------------- */
+
+#define RUV_EXTRACT_IDLE (60 * 60 * 1000L)
+
+/* Learns everything for those who wait in ruvector_extract_patterns(), and lets them go. Returns
+ * the milliseconds after which to call it again: RUV_EXTRACT_IDLE unless something is in the way.
+ */
+extern long ruv_extract_now(void);
 
 /* ---- samples.c ----------------------------------------------------------------------------- */
 
@@ -339,10 +356,12 @@ extern void ruv_recertify(RuvIndexState *state);
 
 /* ---- learn.c, trace.c, distil.c ------------------------------------------------------------ */
 
-/* True when there is work that should be done now; force: any work at all. */
+/* True when there is work that should be done now; force: any work at all, with searches that began
+ * before ruv_worker.extract_until. */
 extern bool ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force);
-/* One round, in a transaction of its own: trace and judge a batch, distil, store, publish. Raises
- * errors; the caller cleans up. Returns false when the table was locked by somebody else. */
+/* One round: of links, in transactions of its own, or in one transaction: trace and judge a batch,
+ * distil, store, publish. Raises errors; the caller cleans up. Returns false when nothing was done:
+ * somebody else has a lock, or nothing was due. */
 extern bool ruv_learn_round(RuvIndexState *state, bool force);
 
 /* Finds the true neighbours of a batch and traces every search of it. Stops early (returns the
@@ -442,6 +461,8 @@ extern bool ruv_feedback_due(TimestampTz now);
 /* Joins it to the samples and candidates, in a transaction of its own; a search that was not
  * sampled becomes a candidate. Raises errors. */
 extern void ruv_feedback_join(void);
+/* True when the last join left some that there was no room for, or no loaded index. */
+extern bool ruv_feedback_left(void);
 /* Read all of it again: samples were loaded anew. */
 extern void ruv_feedback_reread(void);
 /* Stores the verdicts that feedback has changed. */
