@@ -101,6 +101,67 @@ describe("the flat form of a bank", function()
       end
    end)
 
+   it("is exact where codes cannot tell the centroids apart, or hardly hold them", function()
+      local random = B.random(21)
+      local shapes = {
+         -- all within the error of one code, around a far place
+         function(i) return i == 1 and 1000 or 1 + 1e-4 * random.normal() end,
+         -- of very different lengths, some beyond what squares can hold
+         function(_, scale) return scale * random.normal() end,
+         -- one element that makes all others vanish in the code
+         function(i) return i == 1 and 1e6 or random.normal() end,
+         -- many equal ones
+         function() return random.below(2) end,
+      }
+      for _, metric in ipairs(metrics) do
+         for number, shape in ipairs(shapes) do
+            for _, dim in ipairs { 1, 3, 64, 65 } do
+               local bank = B.new(metric, dim, 1000)
+               local function vector()
+                  local scale = 10 ^ (random.below(number == 2 and 41 or 1) - 20)
+                  return engine.floats(function(i) return shape(i + 1, scale) end, dim)
+               end
+               for _ = 1, 200 do B.put(bank, B.random_pattern(random), vector()) end
+               local flat, bytes = B.flatten(bank)
+               engine.check(flat_check(flat, bytes), err)
+               for k = 1, 19, 3 do
+                  local query = vector()
+                  assert.same(B.lookup(bank, query, k), B.flat_lookup(flat, query, k))
+               end
+               assert.same(B.lookup(bank, ffi.new("float[?]", dim), 3),
+                  B.flat_lookup(flat, ffi.new("float[?]", dim), 3))
+            end
+         end
+      end
+   end)
+
+   it("compares few centroids with the query, most only by their codes", function()
+      for _, metric in ipairs { L2, COSINE } do
+         local bank, next_centroid = random_bank(metric, 64, 400, 3)
+         local flat, work = B.flatten(bank), ffi.new("uint32_t[1]")
+         local out, count = ffi.new("rv_bank_match[3]"), ffi.new("uint32_t[1]")
+         local compared = 0
+         for _ = 1, 50 do
+            engine.check(lib.rv_bank_flat_lookup(flat, engine.allocator, next_centroid(), 3, out, count, work,
+               err), err)
+            compared = compared + work[0] - 400
+         end
+         assert.is_true(compared >= 150 and compared / 50 < 40, compared / 50 .. " compared")
+      end
+   end)
+
+   it("names the element of a query that is no number", function()
+      for _, metric in ipairs(metrics) do
+         local flat = B.flatten(random_bank(metric, 3, 5, 1))
+         local out, count = ffi.new("rv_bank_match[3]"), ffi.new("uint32_t[1]")
+         for _, wrong in ipairs { 0 / 0, math.huge } do
+            assert.equal(lib.RV_ERR_RANGE, lib.rv_bank_flat_lookup(flat, engine.allocator,
+               engine.floats { 1, wrong, 2 }, 3, out, count, nil, err))
+            assert.matches("query[1] is", engine.message(err), 1, true)
+         end
+      end
+   end)
+
    it("finds nearly all of the nearest in a large bank, at exact distances", function()
       for seed, metric in ipairs(metrics) do
          local bank, next_centroid = random_bank(metric, 40, 3000, seed)
@@ -201,8 +262,8 @@ describe("the check of a flat bank", function()
       expect(lib.RV_ERR_FORMAT, "the buffer has " .. bytes - 1, flat, bytes - 1)
       expect(lib.RV_ERR_FORMAT, "magic number is 0", ffi.new("uint64_t[100]"), 800)
       local other = copy_of(flat, bytes)
-      ffi.cast("uint32_t *", other)[2] = 2
-      expect(lib.RV_ERR_VERSION, "version 2; this code reads 1", other, bytes)
+      ffi.cast("uint32_t *", other)[2] = 1
+      expect(lib.RV_ERR_VERSION, "version 1; this code reads 2", other, bytes)
       other = copy_of(flat, bytes)
       ffi.cast("uint32_t *", other)[3] = 0x04030201
       expect(lib.RV_ERR_FORMAT, "other byte order", other, bytes)
@@ -258,7 +319,9 @@ describe("the check of a flat bank", function()
       local flat, bytes = B.flatten(random_bank(L2, dim, regions, 2))
       local function up(n) return math.ceil(n / 64) * 64 end
       local scales = 128 + up(regions * 296) + regions * 64 + regions * 64
-      local base = scales + up(regions * 4)
+      local errors = scales + 2 * up(regions * 4)
+      local region_of = errors + up(regions * 4)
+      local base = region_of + up(regions * 4)
       local start = base + up(regions * (1 + 2 * m) * 4)
       local upper = start + up((regions + 1) * 4)
       local function forged(text, change)
@@ -270,6 +333,9 @@ describe("the check of a flat bank", function()
          expect(lib.RV_ERR_FORMAT, text, other, bytes)
       end
       forged("scale 3 is", function(at) ffi.cast("float *", at(scales))[3] = -1 end)
+      forged("error 5 is", function(at) ffi.cast("float *", at(errors))[5] = 0 / 0 end)
+      forged("node 2 is region 600", function(at) at(region_of)[2] = 600 end)
+      forged("node 9 is region", function(at) at(region_of)[9] = at(region_of)[8] end)
       forged("node 0 has 21 links on level 0; at most 20 fit", function(at) at(base)[0] = 21 end)
       forged("node 1 links to 600 on level 0", function(at) at(base)[21 + 1] = 600 end)
       forged("entry 600 at level", function(_, h) h[16] = 600 end)

@@ -220,3 +220,41 @@ describe("fixed point in two parts", function()
       for i = 0, 39 do assert.equal(0, x[i]) end
    end)
 end)
+
+describe("a direction in 16 bits", function()
+   local function encode(values)
+      local dim = #values
+      local out = ffi.new("int16_t[?]", dim)
+      return lib.rv_wide_encode(engine.floats(values), out, dim), out
+   end
+
+   it("is within half a unit of the direction in every element, at every length", function()
+      for _, scale in ipairs { 1e-40, 1e-25, 1e-3, 1, 1e10, 1e25, 1e38 } do
+         local values, squares = {}, 0
+         for i = 1, 37 do values[i] = (2 * uniform() - 1) * scale end
+         local floats = engine.floats(values)
+         for i = 0, 36 do squares = squares + floats[i] ^ 2 end
+         local length, out = encode(values)
+         assert.near(1, length / math.sqrt(squares), 1e-5)
+         for i = 0, 36 do
+            assert.near(32767 * floats[i] / math.sqrt(squares), out[i], 0.51, "at " .. scale)
+         end
+      end
+   end)
+
+   it("holds a direction along an axis, and leaves a zero vector zero", function()
+      local length, out = encode { 0, -3e38, 0 }
+      assert.near(1, length / 3e38, 1e-6)
+      assert.same({ 0, -32767, 0 }, { out[0], out[1], out[2] })
+      length, out = encode { 0, 0, 0 }
+      assert.equal(0, length)
+      assert.same({ 0, 0, 0 }, { out[0], out[1], out[2] })
+   end)
+
+   it("has no length where an element is no number", function()
+      for _, wrong in ipairs { 0 / 0, math.huge, -math.huge } do
+         local length = encode { 1, wrong, 2 }
+         assert.is_false(length < math.huge)
+      end
+   end)
+end)

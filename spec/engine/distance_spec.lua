@@ -219,26 +219,51 @@ describe("every level", function()
             local out, halves = ffi.new("float[70]"), ffi.new("uint16_t[70]")
             level.kernels.from_half(rows.half, out, dim)
             level.kernels.to_half(a, halves, dim)
-            level.kernels.dot_codes(rows.int8, rows.int8, dim)
+            local wide, product = ffi.new("int16_t[70]"), ffi.new("int32_t[1]")
+            level.kernels.to_wide(a, 1, wide, dim)
+            level.kernels.dot_codes(wide, rows.int8, dim, 1, dim, product)
          end
       end
       ffi.C.munmap(memory, 2 * page)
    end)
 
-   it("gives the exact product of two codes, the extremes in the most dimensions too", function()
-      local a, b = ffi.new("int8_t[16000]"), ffi.new("int8_t[16000]")
+   it("gives the exact products of wide and int8 codes, the extremes in 16,000 dimensions too", function()
+      local wide, codes, out = ffi.new("int16_t[16000]"), ffi.new("int8_t[32000]"), ffi.new("int32_t[3]")
       for _, level in ipairs(all) do
          for _, dim in ipairs({ 1, 15, 16, 31, 32, 33, 63, 64, 65, 127, 768, 1000 }) do
-            local sum = 0
+            local stride, sums = dim + 3, { 0, 0, 0 }
+            for i = 0, 3 * stride - 1 do codes[i] = (i * 91) % 255 - 127 end
             for i = 0, dim - 1 do
-               a[i], b[i] = (i * 37) % 255 - 127, (i * 91) % 255 - 127
-               sum = sum + a[i] * b[i]
+               wide[i] = (i * 371) % 2001 - 1000
+               for row = 1, 3 do sums[row] = sums[row] + wide[i] * codes[(row - 1) * stride + i] end
             end
-            assert.equal(sum, level.kernels.dot_codes(a, b, dim))
+            level.kernels.dot_codes(wide, codes, stride, 3, dim, out)
+            assert.same(sums, { out[0], out[1], out[2] })
          end
-         ffi.fill(a, 16000, 127)
-         ffi.fill(b, 16000, 129) -- -127
-         assert.equal(-127 * 127 * 16000, level.kernels.dot_codes(a, b, 16000))
+         -- the longest wide code in one dimension, and spread over all of them
+         ffi.fill(codes, 32000, 129) -- -127
+         wide[0] = 32767
+         level.kernels.dot_codes(wide, codes, 1, 1, 1, out)
+         assert.equal(-127 * 32767, out[0])
+         for i = 0, 15999 do wide[i] = 259 end -- 32767 / sqrt(16000)
+         level.kernels.dot_codes(wide, codes, 16000, 2, 16000, out)
+         assert.same({ -127 * 259 * 16000, -127 * 259 * 16000 }, { out[0], out[1] })
+      end
+   end)
+
+   it("rounds to wide codes alike, and holds them within 16 bits", function()
+      local floats, out, expected = ffi.new("float[40]"), ffi.new("int16_t[40]"), ffi.new("int16_t[40]")
+      for i = 0, 39 do floats[i] = (i - 20) * 0.25 * (i % 3 == 0 and 30000 or 1) end
+      floats[5], floats[6], floats[7] = 0.5, 1.5, -2.5
+      for _, level in ipairs(all) do
+         for count = 0, 40 do
+            ffi.fill(out, 80)
+            ffi.fill(expected, 80)
+            scalar.to_wide(floats, 1, expected, count)
+            level.kernels.to_wide(floats, 1, out, count)
+            assert.equal(ffi.string(expected, 80), ffi.string(out, 80))
+         end
+         assert.same({ 0, 2, -2, -32768, 32767 }, { out[5], out[6], out[7], out[0], out[39] })
       end
    end)
 

@@ -19,7 +19,7 @@
 #define RV_PATTERN_ENTRY_POINTS 8
 #define RV_BANK_MAX_PATTERNS 100000
 #define RV_BANK_JSON_VERSION 1
-#define RV_BANK_FLAT_VERSION 1
+#define RV_BANK_FLAT_VERSION 2
 #define RV_BANK_EXACT_LIMIT 512 /* up to so many region patterns every lookup is exact */
 #define RV_BANK_JSON_MAX_BYTES (128 * 1024 * 1024)
 #define RV_BANK_JSON_MAX_VALUES (16 * 1024 * 1024) /* numbers, strings, arrays, objects */

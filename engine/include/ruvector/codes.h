@@ -21,6 +21,15 @@ void rv_half_decode(const uint16_t *in, float *out, size_t count);
 float rv_fixed_encode(const float *in, int8_t *high, int16_t *low, uint32_t dim);
 void rv_fixed_decode(const int8_t *high, const int16_t *low, float scale, float *out, uint32_t dim);
 
+/*
+ * A direction in 16 bits, for the query that is compared with many int8 codes (dot_codes): out =
+ * round(RV_WIDE_LENGTH * in / |in|), so that no product of it with a code can overflow, and its
+ * distance from the direction is at most sqrt(dim) / 2 in those units. A zero vector stays zero.
+ * Returns |in|; not finite, with nothing written, when an element is not.
+ */
+#define RV_WIDE_LENGTH 32767
+double rv_wide_encode(const float *in, int16_t *out, uint32_t dim);
+
 /* Symmetric int8: scale = max|x| / 127, code = round(x / scale), value = scale * code. A zero
  * vector has scale 0. The elements must be finite. Returns the scale. */
 float rv_int8_encode(const float *in, int8_t *out, uint32_t dim);

@@ -51,11 +51,17 @@ typedef struct rv_kernels {
     float (*l2_squared_int8)(const float *a, const int8_t *b, float scale, uint32_t dim);
     float (*inner_product_int8)(const float *a, const int8_t *b, float scale, uint32_t dim);
     float (*l1_int8)(const float *a, const int8_t *b, float scale, uint32_t dim);
-    /* The inner product of two int8 codes, exact; dim at most RV_MAX_DIMENSIONS. */
-    int32_t (*dot_codes)(const int8_t *a, const int8_t *b, uint32_t dim);
+    /* The inner products of a wide code (codes.h) and count int8 codes, which begin stride bytes
+     * apart: exact as long as the wide one is no longer than 32767 (1 + 1/100). dim is at most
+     * RV_MAX_DIMENSIONS. */
+    void (*dot_codes)(const int16_t *wide, const int8_t *codes, size_t stride, size_t count,
+                      uint32_t dim, int32_t *out);
     /* float32 <-> half, count elements, round to nearest even; overflow becomes infinity. */
     void (*to_half)(const float *in, uint16_t *out, size_t count);
     void (*from_half)(const uint16_t *in, float *out, size_t count);
+    /* factor * in, rounded to nearest even and held within int16; factor * in must be finite and
+     * within int32. */
+    void (*to_wide)(const float *in, float factor, int16_t *out, size_t count);
 } rv_kernels;
 
 /* The table chosen for this process; never NULL; the same pointer for the life of the process. */

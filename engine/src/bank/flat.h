@@ -9,17 +9,22 @@
  *   header      128 bytes
  *   patterns    rv_pattern x (has_index + regions): the index-wide one first, then by id
  *   centroids   regions rows of dim float32, each row padded to 64 bytes
- *   only with more than RV_BANK_EXACT_LIMIT regions, whose lookup walks an HNSW:
  *   codes       regions rows of dim int8, each row padded to 64 bytes: the centroid (scaled to
  *               unit length for COSINE and IP) as of rv_int8_encode
  *   scales      regions float32: value = scale x code
+ *   squares     regions uint32: the sum of the code's squares
+ *   errors      regions float32: the Euclidean distance of what was coded from what the code says,
+ *               rounded up
+ *   only with more than RV_BANK_EXACT_LIMIT regions, whose lookup walks an HNSW; codes to errors
+ *   are then in the order of its nodes, in which neighbours lie together:
+ *   region_of   regions uint32: the region that is node i
  *   base        regions rows of 1 + 2m uint32: how many links, then the links on layer 0
  *   upper_start regions + 1 uint32: the upper layers of node i are the blocks
  *               upper_start[i] .. upper_start[i + 1] - 1, layer 1 first
  *   upper       upper_blocks rows of 1 + m uint32: as base, on layers above 0
  *
- * The walk compares codes: a quarter of the memory of float32, and memory is what a walk waits for.
- * What it finds is ranked again by the float32 centroids.
+ * Lookups compare codes: a quarter of the memory of float32, and memory is what they wait for. What
+ * they find is ranked by the float32 centroids.
  *
  * The checksum (base/checksum.h, seeded with the version) covers everything after itself.
  */
@@ -57,6 +62,9 @@ typedef struct flat_layout {
     size_t centroids;
     size_t codes;
     size_t scales;
+    size_t squares;
+    size_t errors;
+    size_t region_of;
     size_t base;
     size_t upper_start;
     size_t upper;
@@ -85,17 +93,36 @@ flat_centroid(const flat_header *header, const flat_layout *layout, uint32_t reg
     return (const float *)(const void *)(rows + region * layout->centroid_stride);
 }
 
+/* Of a node; without a graph, of a region. */
 static inline const int8_t *
-flat_code(const flat_header *header, const flat_layout *layout, uint32_t region)
+flat_code(const flat_header *header, const flat_layout *layout, uint32_t node)
 {
     const char *rows = (const char *)header + layout->codes;
-    return (const int8_t *)(rows + region * layout->code_stride);
+    return (const int8_t *)(rows + node * layout->code_stride);
 }
 
 static inline const float *
 flat_scales(const flat_header *header, const flat_layout *layout)
 {
     return (const float *)(const void *)((const char *)header + layout->scales);
+}
+
+static inline const uint32_t *
+flat_squares(const flat_header *header, const flat_layout *layout)
+{
+    return (const uint32_t *)(const void *)((const char *)header + layout->squares);
+}
+
+static inline const float *
+flat_errors(const flat_header *header, const flat_layout *layout)
+{
+    return (const float *)(const void *)((const char *)header + layout->errors);
+}
+
+static inline const uint32_t *
+flat_region_of(const flat_header *header, const flat_layout *layout)
+{
+    return (const uint32_t *)(const void *)((const char *)header + layout->region_of);
 }
 
 static inline const uint32_t *

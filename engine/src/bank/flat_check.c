@@ -147,17 +147,53 @@ check_links(const flat_header *h, const flat_layout *layout, uint32_t node, uint
 }
 
 static rv_status
-check_graph(const flat_header *h, const flat_layout *layout, rv_error *err)
+check_codes(const flat_header *h, const flat_layout *layout, rv_error *err)
 {
-    const uint32_t *start = flat_upper_start(h, layout);
     const float *scales = flat_scales(h, layout);
-    rv_status status = RV_OK;
+    const float *errors = flat_errors(h, layout);
 
     for (uint32_t i = 0; i < h->regions; i++) {
         if (!(isfinite(scales[i]) && scales[i] >= 0))
             return rv_fail(err, RV_ERR_FORMAT,
                            "flat bank: scale %u is %g; must be finite and at least 0", i,
                            scales[i]);
+        if (!(isfinite(errors[i]) && errors[i] >= 0))
+            return rv_fail(err, RV_ERR_FORMAT,
+                           "flat bank: error %u is %g; must be finite and at least 0", i,
+                           errors[i]);
+    }
+    return RV_OK;
+}
+
+/* Every region is one node. */
+static rv_status
+check_order(const flat_header *h, const flat_layout *layout, rv_error *err)
+{
+    const uint32_t *region_of = flat_region_of(h, layout);
+    uint64_t seen[RV_BANK_MAX_PATTERNS / 64 + 1] = {0};
+
+    for (uint32_t i = 0; i < h->regions; i++) {
+        uint32_t region = region_of[i];
+
+        if (region >= h->regions || (seen[region / 64] >> region % 64 & 1) != 0)
+            return rv_fail(err, RV_ERR_FORMAT,
+                           "flat bank: node %u is region %u, of which there is no such or another "
+                           "node",
+                           i, region);
+        seen[region / 64] |= UINT64_C(1) << region % 64;
+    }
+    return RV_OK;
+}
+
+static rv_status
+check_graph(const flat_header *h, const flat_layout *layout, rv_error *err)
+{
+    const uint32_t *start = flat_upper_start(h, layout);
+    rv_status status = check_order(h, layout, err);
+
+    if (status != RV_OK)
+        return status;
+    for (uint32_t i = 0; i < h->regions; i++) {
         if (start[i + 1] < start[i] || start[i + 1] - start[i] > RV_HNSW_MAX_LEVEL)
             return rv_fail(err, RV_ERR_FORMAT, "flat bank: node %u has upper blocks %u to %u", i,
                            start[i], start[i + 1]);
@@ -190,6 +226,8 @@ rv_bank_flat_check(const void *buffer, size_t size, rv_error *err)
     status = check_header(header, size, &layout, err);
     if (status == RV_OK)
         status = check_patterns(header, &layout, err);
+    if (status == RV_OK)
+        status = check_codes(header, &layout, err);
     if (status == RV_OK && header->m > 0)
         status = check_graph(header, &layout, err);
     return status;

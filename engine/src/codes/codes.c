@@ -34,6 +34,29 @@ rv_half_decode(const uint16_t *in, float *out, size_t count)
     rv_kernels_active()->from_half(in, out, count);
 }
 
+double
+rv_wide_encode(const float *in, int16_t *out, uint32_t dim)
+{
+    const rv_kernels *kernels = rv_kernels_active();
+    double squares = (double)kernels->inner_product(in, in, dim);
+    double factor;
+
+    /* Where squares are sound in float32, so is the factor. */
+    if (squares > 1e-30 && squares < 1e30) {
+        kernels->to_wide(in, (float)(RV_WIDE_LENGTH / sqrt(squares)), out, dim);
+        return sqrt(squares);
+    }
+    squares = 0;
+    for (uint32_t i = 0; i < dim; i++)
+        squares += (double)in[i] * (double)in[i];
+    if (!isfinite(squares))
+        return squares;
+    factor = squares > 0 ? RV_WIDE_LENGTH / sqrt(squares) : 0;
+    for (uint32_t i = 0; i < dim; i++)
+        out[i] = (int16_t)lrint((double)in[i] * factor);
+    return sqrt(squares);
+}
+
 float
 rv_int8_encode(const float *in, int8_t *out, uint32_t dim)
 {

@@ -82,6 +82,21 @@ vec_store_half(uint16_t *p, vec v)
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+RV_INLINE void
+vec_store_wide(int16_t *p, vec v)
+{
+    __m256i whole = _mm256_cvtps_epi32(v);
+
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(_mm256_castsi256_si128(whole),
+                                                   _mm256_extracti128_si256(whole, 1)));
+}
+
+RV_INLINE vec
+vec_mul(vec x, vec y)
+{
+    return _mm256_mul_ps(x, y);
+}
+
 RV_INLINE vec
 vec_add(vec x, vec y)
 {
@@ -132,9 +147,9 @@ codes_zero(void)
 }
 
 RV_INLINE codes
-codes_add_products(codes s, const int8_t *p, const int8_t *q)
+codes_add_products(codes s, const int16_t *p, const int8_t *q)
 {
-    __m256i a = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+    __m256i a = _mm256_loadu_si256((const __m256i *)p);
     __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)q));
 
     return _mm256_add_epi32(s, _mm256_madd_epi16(a, b));

@@ -83,6 +83,18 @@ vec_store_half(uint16_t *p, vec v)
                         _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
+RV_INLINE void
+vec_store_wide(int16_t *p, vec v)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+}
+
+RV_INLINE vec
+vec_mul(vec x, vec y)
+{
+    return _mm512_mul_ps(x, y);
+}
+
 RV_INLINE vec
 vec_add(vec x, vec y)
 {
@@ -130,9 +142,9 @@ codes_zero(void)
 }
 
 RV_INLINE codes
-codes_add_products(codes s, const int8_t *p, const int8_t *q)
+codes_add_products(codes s, const int16_t *p, const int8_t *q)
 {
-    __m512i a = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+    __m512i a = _mm512_loadu_si512(p);
     __m512i b = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)q));
 
     return _mm512_add_epi32(s, _mm512_madd_epi16(a, b));

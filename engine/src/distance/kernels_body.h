@@ -9,11 +9,13 @@
  *   vec_load_half(p) vec_load_half_part(p, n)  from half precision
  *   vec_load_int8(p) vec_load_int8_part(p, n)  from int8, unscaled
  *   vec_store(p, v) vec_store_half(p, v)
+ *   vec_store_wide(p, v)                       as int16, rounded to nearest even
+ *   vec_mul(x, y)
  *   vec_add(x, y) vec_sub(x, y) vec_abs(x)
  *   vec_fma(x, y, z) = x * y + z, vec_fnma(x, y, z) = z - x * y
  *   vec_sum(v)                                 the sum of the lanes
  * and, where the level has integers that wide, CODES_WIDTH and the type codes (sums of int32)
- *   codes_zero() codes_add_products(s, p, q)   of CODES_WIDTH int8 each
+ *   codes_zero() codes_add_products(s, p, q)   of CODES_WIDTH int16 at p and int8 at q
  *   codes_sum(s, t)                            the sum of the lanes of both
  * No load or store asks for alignment.
  *
@@ -146,10 +148,11 @@ l1_int8(const float *a, const int8_t *b, float scale, uint32_t dim)
     return sum_terms(a, b, scale, dim, ROW_INT8, TERM_L1);
 }
 
-/* Integers add up exactly in any order, so every level gives the same sum. 127^2 x 16,000 is far
- * below 2^31. */
-static int32_t
-dot_codes(const int8_t *a, const int8_t *b, uint32_t dim)
+/* Integers add up exactly in any order, so every level gives the same sum. No sum of some of the
+ * products passes the product of the two lengths (Cauchy and Schwarz), which is at most
+ * 32767 x 1.01 x 127 x sqrt(16,000), a quarter of 2^31. */
+RV_INLINE int32_t
+dot_code(const int16_t *wide, const int8_t *code, uint32_t dim)
 {
     int32_t sum = 0;
     size_t i = 0;
@@ -158,14 +161,22 @@ dot_codes(const int8_t *a, const int8_t *b, uint32_t dim)
     codes s0 = codes_zero(), s1 = codes_zero();
 
     for (; i + 2 * CODES_WIDTH <= dim; i += 2 * CODES_WIDTH) {
-        s0 = codes_add_products(s0, a + i, b + i);
-        s1 = codes_add_products(s1, a + i + CODES_WIDTH, b + i + CODES_WIDTH);
+        s0 = codes_add_products(s0, wide + i, code + i);
+        s1 = codes_add_products(s1, wide + i + CODES_WIDTH, code + i + CODES_WIDTH);
     }
     sum = codes_sum(s0, s1);
 #endif
     for (; i < dim; i++)
-        sum += a[i] * b[i];
+        sum += wide[i] * code[i];
     return sum;
+}
+
+static void
+dot_codes(const int16_t *wide, const int8_t *code, size_t stride, size_t count, uint32_t dim,
+          int32_t *out)
+{
+    for (size_t row = 0; row < count; row++)
+        out[row] = dot_code(wide, code + row * stride, dim);
 }
 
 typedef struct cosine_sums {
@@ -234,6 +245,17 @@ from_half(const uint16_t *in, float *out, size_t count)
         out[i] = half_to_float(in[i]);
 }
 
+static void
+to_wide(const float *in, float factor, int16_t *out, size_t count)
+{
+    size_t i = 0;
+
+    for (; i + VEC_WIDTH <= count; i += VEC_WIDTH)
+        vec_store_wide(out + i, vec_mul(vec_load(in + i), vec_set1(factor)));
+    for (; i < count; i++)
+        out[i] = (int16_t)fminf(fmaxf(rintf(in[i] * factor), INT16_MIN), INT16_MAX);
+}
+
 const rv_kernels RV_LEVEL_TABLE = {
     .level = RV_LEVEL,
     .name = RV_LEVEL_NAME,
@@ -250,4 +272,5 @@ const rv_kernels RV_LEVEL_TABLE = {
     .dot_codes = dot_codes,
     .to_half = to_half,
     .from_half = from_half,
+    .to_wide = to_wide,
 };

@@ -93,6 +93,19 @@ vec_store_half(uint16_t *p, vec v)
     simde_vst1_u16(p + 4, simde_vreinterpret_u16_f16(simde_vcvt_f16_f32(v.high)));
 }
 
+RV_INLINE void
+vec_store_wide(int16_t *p, vec v)
+{
+    simde_vst1_s16(p, simde_vqmovn_s32(simde_vcvtq_s32_f32(simde_vrndnq_f32(v.low))));
+    simde_vst1_s16(p + 4, simde_vqmovn_s32(simde_vcvtq_s32_f32(simde_vrndnq_f32(v.high))));
+}
+
+RV_INLINE vec
+vec_mul(vec x, vec y)
+{
+    return (vec){simde_vmulq_f32(x.low, y.low), simde_vmulq_f32(x.high, y.high)};
+}
+
 RV_INLINE vec
 vec_add(vec x, vec y)
 {
@@ -128,6 +141,32 @@ RV_INLINE float
 vec_sum(vec v)
 {
     return simde_vaddvq_f32(simde_vaddq_f32(v.low, v.high));
+}
+
+#define CODES_WIDTH 8
+
+typedef simde_int32x4_t codes;
+
+RV_INLINE codes
+codes_zero(void)
+{
+    return simde_vdupq_n_s32(0);
+}
+
+RV_INLINE codes
+codes_add_products(codes s, const int16_t *p, const int8_t *q)
+{
+    simde_int16x8_t a = simde_vld1q_s16(p);
+    simde_int16x8_t b = simde_vmovl_s8(simde_vld1_s8(q));
+
+    s = simde_vmlal_s16(s, simde_vget_low_s16(a), simde_vget_low_s16(b));
+    return simde_vmlal_s16(s, simde_vget_high_s16(a), simde_vget_high_s16(b));
+}
+
+RV_INLINE int32_t
+codes_sum(codes s, codes t)
+{
+    return simde_vaddvq_s32(simde_vaddq_s32(s, t));
 }
 
 #include "kernels_body.h"

@@ -5,6 +5,8 @@
 #include "kernels.h"
 #include "half.h"
 
+#include <math.h>
+
 #define RV_LEVEL RV_SIMD_SCALAR
 #define RV_LEVEL_NAME "scalar"
 #define RV_LEVEL_TABLE rv_kernels_scalar
@@ -57,6 +59,20 @@ RV_INLINE void
 vec_store_half(uint16_t *p, vec v)
 {
     *p = half_from_float(v);
+}
+
+RV_INLINE void
+vec_store_wide(int16_t *p, vec v)
+{
+    long whole = lrintf(v);
+
+    *p = (int16_t)(whole > INT16_MAX ? INT16_MAX : whole < INT16_MIN ? INT16_MIN : whole);
+}
+
+RV_INLINE vec
+vec_mul(vec x, vec y)
+{
+    return x * y;
 }
 
 RV_INLINE vec
