@@ -4,12 +4,19 @@
 --   name        of the access method
 --   with        storage parameters that make small pages of graph: much happens with few rows
 --   exhaustive  settings with which a search that runs on to the end finds every row
---   soak_recall mean recall at 10 that a mixed load must keep with these parameters and default settings
+--   soak        settings of the mixed load's searches
+--   soak_recall mean recall at 10 that it must keep with these parameters and settings
 
 return {
    ruhnsw = {
       name = "ruhnsw", with = "m = 4, ef_construction = 16",
       exhaustive = { ["ruvector.iterative_scan"] = "relaxed_order",
-         ["ruvector.max_scan_tuples"] = "2147483647" }, soak_recall = 0.9,
+         ["ruvector.max_scan_tuples"] = "2147483647" }, soak = {}, soak_recall = 0.9,
+   },
+   ruivfflat = {
+      name = "ruivfflat", with = "lists = 6, storage = int8",
+      exhaustive = { ["ruvector.iterative_scan"] = "relaxed_order",
+         ["ruvector.max_scan_tuples"] = "2147483647" }, soak = { ["ruvector.probes"] = "4" },
+      soak_recall = 0.9,
    },
 }

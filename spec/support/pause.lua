@@ -19,6 +19,7 @@ Hold.__index = Hold
 --- Holds everyone who comes to the point with it listed.
 function M.hold(server, point)
    local self = setmetatable({ server = server, session = server:connect(), point = point }, Hold)
+   self.session:exec("SET lock_timeout = '60s'") -- should a failed test still hold the point
    self.session:exec("SELECT pg_advisory_lock($1::int, hashtext($2))", CLASS, point)
    return self
 end

@@ -75,6 +75,7 @@ function M.run(server, seconds, options)
       writer:send(write(random, d, next_id))
    end
    local sweeper, builder, judge = server:connect(), server:connect(), server:connect()
+   for name, value in pairs(options.method.soak) do judge:exec(("SET %s = '%s'"):format(name, value)) end
    all[#all + 1], all[#all + 2] = sweeper, builder
    sweeper:send("VACUUM soak")
    builder:send("REINDEX INDEX CONCURRENTLY soak_v")

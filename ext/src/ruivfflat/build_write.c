@@ -9,6 +9,7 @@
 #include "access/xloginsert.h"
 #include "commands/progress.h"
 #include "miscadmin.h"
+#include "pause.h"
 #include "pgstat.h"
 
 typedef struct Writer {
@@ -190,6 +191,7 @@ ruivf_write_index(RuivfBuild *build, ForkNumber fork, RuivfSorted *sorted)
     for (uint32 i = 0; i < centre_blocks; i++)
         UnlockReleaseBuffer(add_block(&writer));
     write_lists(&writer, sorted);
+    RUV_PAUSE("ruivfflat-build-centres");
     for (uint32 i = 0; i < centre_blocks; i++)
         write_centres(&writer, RUIVF_FIRST_CENTRE_BLOCK + i, i * build->layout.centres_per);
     pfree(writer.first_blocks);

@@ -12,6 +12,7 @@
 #include "ruivfflat/ruivfflat.h"
 
 #include "miscadmin.h"
+#include "pause.h"
 #include "utils/memutils.h"
 
 typedef struct Insert {
@@ -114,10 +115,13 @@ insert_hint(Insert *insert, BlockNumber blocks)
 static void
 move_hint(Insert *insert, BlockNumber blocks, BlockNumber hint)
 {
-    Buffer buffer = ruivf_read_list(insert->index, insert->first_block, &insert->layout,
-                                    insert->list, blocks, BUFFER_LOCK_EXCLUSIVE);
-    GenericXLogState *xlog = GenericXLogStart(insert->index);
+    Buffer buffer;
+    GenericXLogState *xlog;
 
+    RUV_PAUSE("ruivfflat-insert-hint");
+    buffer = ruivf_read_list(insert->index, insert->first_block, &insert->layout, insert->list,
+                             blocks, BUFFER_LOCK_EXCLUSIVE);
+    xlog = GenericXLogStart(insert->index);
     ruivf_list_header(GenericXLogRegisterBuffer(xlog, buffer, 0))->insert_block = hint;
     GenericXLogFinish(xlog);
     UnlockReleaseBuffer(buffer);

@@ -17,6 +17,7 @@
 
 #include "commands/vacuum.h"
 #include "miscadmin.h"
+#include "pause.h"
 
 typedef struct Vacuum {
     IndexVacuumInfo *info;
@@ -102,6 +103,7 @@ clean_lists(Vacuum *vacuum)
             ruivf_corrupt(vacuum->index, block, "%s", problem);
         clean_page(vacuum, buffer);
         UnlockReleaseBuffer(buffer);
+        RUV_PAUSE("ruivfflat-vacuum-page");
     }
 }
 
@@ -166,6 +168,7 @@ ruivf_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
     for (uint32 list = 0; list < vacuum.meta.lists; list++)
         vacuum.free_blocks[list] = InvalidBlockNumber;
     clean_lists(&vacuum);
+    RUV_PAUSE("ruivfflat-vacuum-hints");
     set_hints_back(&vacuum);
     pfree(vacuum.free_blocks);
     return stats;
