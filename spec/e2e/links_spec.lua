@@ -110,8 +110,12 @@ describe("learned links", function()
       clock.wait_until("the server to be back", 60, function()
          local ok, session = pcall(server.connect, server)
          if not ok then return false end
-         local at_work = pcall(session.exec, session, "ALTER SYSTEM RESET ruvector.debug_pause_points")
-         return at_work and session:value("SELECT pg_reload_conf()") and session
+         -- Until it notices the kill, the server shows the worker as if it lived, and ends such sessions.
+         local asked, rows = pcall(session.exec, session, "SELECT 1 FROM pg_stat_activity WHERE pid = $1",
+            worker)
+         if not asked or #rows > 0 then return false end
+         session:exec("ALTER SYSTEM RESET ruvector.debug_pause_points")
+         return session:value("SELECT pg_reload_conf()") and session
       end)
       db = server:connect()
       clock.wait_until("the round to be taken back", 60, function() return rounds(db, "interrupted") == 1 end)
