@@ -15,7 +15,7 @@
 #include "host/internal.h"
 
 static const char *const kind_names[RV_POLICY_KINDS] = {
-    "verdict", "distillation", "interpolation", "retention", "tuning", "selection"};
+    "verdict", "distillation", "interpolation", "retention", "tuning", "selection", "healing"};
 
 static const char *const cause_names[RV_HOST_CAUSES] = {
     "ok", "missing", "syntax", "error", "fuel", "memory", "shape", "self_test", "io"};

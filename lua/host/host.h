@@ -21,9 +21,10 @@ typedef enum rv_policy_kind {
     RV_POLICY_INTERPOLATION = 2,
     RV_POLICY_RETENTION = 3,
     RV_POLICY_TUNING = 4,
-    RV_POLICY_SELECTION = 5
+    RV_POLICY_SELECTION = 5,
+    RV_POLICY_HEALING = 6
 } rv_policy_kind;
-#define RV_POLICY_KINDS 6
+#define RV_POLICY_KINDS 7
 
 /* "verdict", "distillation", ...; the file is this name plus ".lua". */
 const char *rv_policy_kind_name(rv_policy_kind kind);
@@ -309,5 +310,45 @@ typedef struct rv_selection {
 
 rv_host_cause rv_host_predict(rv_host *host, const rv_selection_input *in, rv_selection *out,
                               rv_host_failure *failure);
+
+/* ---- healing ------------------------------------------------------------------------------ */
+
+/* What bounds one round of learned links, whatever the policy says. */
+#define RV_HEALING_MAX_QUERIES 8192
+#define RV_HEALING_MAX_LINKS 32 /* of one node */
+
+/* When a round of learned links may run, and how large. What is not known is -1; gain, which may
+ * be negative, is NaN then. */
+typedef struct rv_healing_input {
+    double hour;                /* of the day in the server's time zone, 0 to 24 */
+    double weekday;             /* 1 Monday to 7 Sunday */
+    double load;                /* share of one core that searches take, 0 idle */
+    double searches_per_second; /* likewise of all indexes that learn in the database */
+    double idle_s;              /* since the last search of this index */
+    double asked;               /* 1: somebody waits for everything to be learned; or 0 */
+    double waiting;             /* queries that could ask for links */
+    double used;                /* by the rounds of this build */
+    double held_out;            /* queries that could judge the round */
+    double min_samples;         /* of the table's learning */
+    double since_round_s;       /* since the last round ended */
+    double round_s;             /* processor time that it took */
+    double gain;                /* 1 - distances after it / before it, at equal recall */
+    double rows;                /* of the table */
+    double links;               /* learned ones that a node has, mean */
+    double room;                /* for learned links, of a node; always known */
+    double budget;              /* share of one core that learning may take */
+} rv_healing_input;
+
+typedef struct rv_healing {
+    bool run;                /* a round may begin now */
+    uint32_t queries;        /* that may ask in it, oldest first; 1 to RV_HEALING_MAX_QUERIES */
+    uint32_t rows_per_query; /* that are joined, at least the query's k; 2 to RV_LINKS_MAX_NODES */
+    uint32_t links_per_node; /* that it may make; 1 to RV_HEALING_MAX_LINKS */
+    uint32_t min_requests;   /* queries that must ask for a link; 1 to RV_HEALING_MAX_QUERIES */
+    double min_gain;         /* the round stays where its gain is above; 0 to 1 */
+} rv_healing;
+
+rv_host_cause rv_host_heal(rv_host *host, const rv_healing_input *in, rv_healing *out,
+                           rv_host_failure *failure);
 
 #endif

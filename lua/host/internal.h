@@ -10,8 +10,8 @@
  *   load.c         policy files into a fresh state, self-tests, rebuild
  *   gateway.c      rv_host itself: create, swap, call a policy, count and report failures
  *   marshal.c      numbers into tables, tables into checked numbers
- *   verdict.c, interpolation.c, distillation.c, retention.c, tuning.c, selection.c
- *                  one policy each: its arguments, its result, its built-in default
+ *   verdict.c, interpolation.c, distillation.c, retention.c, tuning.c, selection.c,
+ *   healing.c      one policy each: its arguments, its result, its built-in default
  *   batch.c        the arithmetic of distillation over many samples, without Lua
  *   kernels.c      that arithmetic as the functions that distillation.lua calls
  */

@@ -15,8 +15,8 @@
 #include "host/internal.h"
 
 static const char *const function_names[RV_POLICY_KINDS][RV_POLICY_MAX_FUNCTIONS] = {
-    {"judge", NULL},   {"distill", NULL}, {"interpolate", NULL},
-    {"merge", "keep"}, {"choose", NULL},  {"predict", NULL}};
+    {"judge", NULL},  {"distill", NULL}, {"interpolate", NULL}, {"merge", "keep"},
+    {"choose", NULL}, {"predict", NULL}, {"heal", NULL}};
 
 const char *
 rv_policy_function_name(rv_policy_kind kind, int which)

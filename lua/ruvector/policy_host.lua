@@ -12,7 +12,8 @@ if jit then jit.off(true, true) end
 
 local M = {}
 
-M.KINDS = { verdict = 0, distillation = 1, interpolation = 2, retention = 3, tuning = 4, selection = 5 }
+M.KINDS = { verdict = 0, distillation = 1, interpolation = 2, retention = 3, tuning = 4, selection = 5,
+   healing = 6 }
 M.TARGETS = {}
 for i = 0, engine.TARGETS - 1 do
    M.TARGETS[i + 1] = lib.rv_target_grid()[i]
@@ -307,6 +308,30 @@ function Host:predict(hnsw, ivfflat, features)
    end
    local cause = C.rv_host_predict(self.c, input, out, self.failure)
    return { hnsw = out[0].hnsw, ivfflat = out[0].ivfflat }, cause_name(cause), failure_table(self.failure)
+end
+
+--- A situation of healing, with some fields changed; `nil` of the contract is written -1, of gain 0 / 0.
+function M.situation(changes)
+   local situation = {
+      hour = 12, weekday = 3, load = 0.1, searches_per_second = 10, idle_s = 0, asked = 0,
+      waiting = 1000, used = 0, held_out = 200, min_samples = 100,
+      since_round_s = -1, round_s = -1, gain = 0 / 0,
+      rows = 10000, links = 0, room = 8, budget = 0.1,
+   }
+   for name, value in pairs(changes or {}) do situation[name] = value end
+   return situation
+end
+
+--- Whether a round of links may run in a situation (fields of rv_healing_input), and how large.
+function Host:heal(situation)
+   local input, out = ffi.new("rv_healing_input[1]"), ffi.new("rv_healing[1]")
+   fill(input[0], situation)
+   local cause = C.rv_host_heal(self.c, input, out, self.failure)
+   local o = out[0]
+   return {
+      run = o.run, queries = o.queries, rows_per_query = o.rows_per_query, links_per_node = o.links_per_node,
+      min_requests = o.min_requests, min_gain = o.min_gain,
+   }, cause_name(cause), failure_table(self.failure)
 end
 
 return M

@@ -164,6 +164,47 @@ describe("the choice of policies", function()
             .. "AND table_id IS NULL AND rolled_back AND ended_by = current_user"))
       end)
 
+      it("plans the searches that were traced, and the traces tell what either plan costs", function()
+         local more = "{ slack = defaults.slack + 0.2, ef_search = defaults.ef_search, probes = 1 }"
+         local less = "{ slack = 0, ef_search = 1, probes = 1 }"
+         local fails = "patterns.no.such"
+         for name, plan in pairs({ more = more, less = less, fails = fails }) do
+            write(name, ([[return { name = %q, kind = "interpolation", version = "1", contract = 1,
+               describe = "for a spec", defaults = {},
+               interpolate = function(query, patterns, defaults) return %s end }]]):format(name, plan))
+         end
+         db:exec("SELECT ruvector_reload_policies()")
+         learning.teach(db, "items")
+         learning.set_target_of(db, "items", { "slack", "memory" }, 1)
+         local reports = {}
+         for i, name in ipairs({ "more", "less", "fails" }) do
+            db:exec("SELECT ruvector_shadow_policy('interpolation', $1)", name)
+            reports[name] = clock.wait_until("the plans of " .. name, learning.LIMIT, function()
+               learning.search(db, "items", learning.queries(SEARCHES, 100 + i))
+               local found = report(name)
+               return found and found.calls >= SEARCHES / 4 and found
+            end)
+         end
+         local found = reports.more
+         assert.equal(0, found.failures)
+         assert.is_true(found.candidate_recall >= found.active_recall)
+         assert.is_true(found.candidate_distances > found.active_distances)
+         assert.is_true(found.active_recall > 0.5 and found.candidate_recall <= 1)
+         found = reports.less
+         assert.is_true(found.candidate_recall < found.active_recall)
+         assert.is_true(found.candidate_distances < found.active_distances)
+         assert.is_true(found.candidate_successes < found.active_successes)
+         assert.equal(found.calls, found.same + found.different)
+         found = reports.fails
+         assert.equal(found.calls, found.failures)
+         assert.is_nil(found.candidate_recall)
+         assert.is_nil(server:log():find("the interpolation policy failed", 1, true))
+         db:exec("SELECT ruvector_shadow_policy('interpolation', 'more')")
+         assert.equal("more", db:value("SELECT ruvector_promote_policy('interpolation')"))
+         assert.equal("interpolation", db:value("SELECT ruvector_rollback_policy('interpolation')"))
+         db:exec("RESET ruvector.target_recall")
+      end)
+
       it("ends when it is given NULL", function()
          db:exec("SELECT ruvector_shadow_policy('verdict', 'odd')")
          db:exec("SELECT ruvector_shadow_policy('verdict', NULL)")
@@ -201,10 +242,14 @@ describe("the choice of policies", function()
          refused("ruvector_promote_policy(NULL)", "22004", "kind must not be null")
       end)
 
-      it("shadows of what sessions ask", function()
-         local err = refused("ruvector_shadow_policy('interpolation', NULL)", "0A000",
-            "interpolation policies cannot run in the shadow")
+      it("shadows of what the worker never sees, and says why", function()
+         local err = refused("ruvector_shadow_policy('selection', NULL)", "0A000",
+            "selection policies cannot run in the shadow")
+         assert.match("only one of the two plans is carried out", err.detail, 1, true)
          assert.match("ruvector-policy replay", err.hint, 1, true)
+         err = refused("ruvector_shadow_policy('tuning', NULL)", "0A000",
+            "tuning policies cannot run in the shadow")
+         assert.match("ruvector_auto_tune()", err.detail, 1, true)
       end)
    end)
 end)

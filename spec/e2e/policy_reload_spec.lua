@@ -3,7 +3,8 @@
 local cluster = require("ruvector.cluster")
 local learning = require("support.learning")
 
-local FILES = { "verdict", "distillation", "interpolation", "retention", "tuning", "selection" }
+local FILES = { "verdict", "distillation", "interpolation", "retention", "tuning", "selection",
+   "healing" }
 
 local function read(path)
    local file = assert(io.open(path, "r"))

@@ -109,7 +109,7 @@ local function poison(draw, input)
    return input
 end
 
-local POISONED = { verdict = true, interpolation = true, selection = true }
+local POISONED = { verdict = true, interpolation = true, selection = true, healing = true }
 
 -- ---- what may come out ---------------------------------------------------------------------
 
@@ -147,6 +147,14 @@ local CHECKS = {
    selection = function(result)
       within(result.hnsw, 0, 1e18, "hnsw")
       within(result.ivfflat, 0, 1e18, "ivfflat")
+   end,
+   healing = function(result)
+      assert(type(result.run) == "boolean")
+      within(result.queries, 1, 8192, "queries")
+      within(result.rows_per_query, 2, 128, "rows_per_query")
+      within(result.links_per_node, 1, 32, "links_per_node")
+      within(result.min_requests, 1, 8192, "min_requests")
+      within(result.min_gain, 0, 1, "min_gain")
    end,
 }
 

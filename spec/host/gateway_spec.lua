@@ -194,6 +194,35 @@ describe("results of a wrong shape", function()
       })
    end)
 
+   it("of heal are named by field, value and range", function()
+      local function result(changes)
+         local fields = { run = "true", queries = "100", rows_per_query = "48", links_per_node = "8",
+            min_requests = "1", min_gain = "0" }
+         for name, value in pairs(changes) do fields[name] = value end
+         local parts = {}
+         for name, value in pairs(fields) do parts[#parts + 1] = name .. " = " .. value end
+         return "return { " .. table.concat(parts, ", ") .. " }"
+      end
+      assert_refused("healing", {
+         { "return true", "healing.heal returned true; a table is expected" },
+         { result({ run = "1" }), "run = 1; true or false" },
+         { result({ run = "nil" }), "run = nothing" },
+         { result({ queries = "0" }), "queries = 0; a whole number from 1 to 8192" },
+         { result({ queries = "8193" }), "queries = 8193" },
+         { result({ queries = "2.5" }), "queries = 2.5; a whole number" },
+         { result({ queries = "0/0" }), "queries = " },
+         { result({ rows_per_query = "1" }), "rows_per_query = 1; a whole number from 2 to 128" },
+         { result({ rows_per_query = "129" }), "rows_per_query = 129" },
+         { result({ links_per_node = "0" }), "links_per_node = 0; a whole number from 1 to 32" },
+         { result({ links_per_node = "math.huge" }), "links_per_node = inf" },
+         { result({ min_requests = "0" }), "min_requests = 0; a whole number from 1 to 8192" },
+         { result({ min_gain = "-0.1" }), "min_gain = -0.1; a number from 0 to 1" },
+         { result({ min_gain = "'0.5'" }), "min_gain = the string \"0.5\"" },
+         { result({ at = "3" }), "an unknown field, the string \"at\"" },
+         { "local t = {} t.run = t return t", "run = a table" },
+      })
+   end)
+
    it("of judge are named by field, value and range", function()
       local function result(success, confidence, scores, recommendations)
          return ("return { success = %s, confidence = %s, scores = %s, recommendations = %s }")

@@ -49,6 +49,7 @@ local FUNCTIONS = {
    retention = "merge = function(a, b, weight) BODY end, keep = function(pattern, now) BODY end",
    tuning = "choose = function(curve, goal) BODY end",
    selection = "predict = function(features) BODY end",
+   healing = "heal = function(situation) BODY end",
 }
 
 --- The text of a policy whose functions have the given body. The body is on line 2 of the file.
@@ -64,6 +65,8 @@ M.VALID = {
    verdict = "return { success = true, confidence = 0.25, scores = {}, recommendations = {} }",
    interpolation = "return { slack = 0.5, ef_search = 50, probes = 2 }",
    distillation = "return {}",
+   healing = "return { run = true, queries = 100, rows_per_query = 48, links_per_node = 4, min_requests = 1, "
+      .. "min_gain = 0.01 }",
 }
 
 --- A host that serves one policy made by M.policy; raises when it does not load.
@@ -78,6 +81,7 @@ end
 function M.call(host, kind)
    if kind == "verdict" then return host:judge({ recall = 1, target_recall = 0.95 }) end
    if kind == "interpolation" then return host:interpolate(M.advice(), { M.advice() }) end
+   if kind == "healing" then return host:heal(M.situation()) end
    if kind == "distillation" then
       return host:distill(M.batch({ { query = { 0 }, slacks = { 0.1 } } }))
    end

@@ -23,5 +23,6 @@
 #include "ruvector/work.h"
 #include "ruvector/plan.h"
 #include "ruvector/drift.h"
+#include "ruvector/rate.h"
 
 #endif

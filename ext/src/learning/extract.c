@@ -82,7 +82,7 @@ learn_all_now(void)
 }
 
 static RuvExtraction
-outcome_of(const RuvIndexState *state)
+outcome_of(RuvIndexState *state)
 {
     if (state->failed_ticket == present_ticket)
         return RUV_EXTRACTION_FAILED;
@@ -108,12 +108,17 @@ answer(void)
 {
     ListCell *cell;
 
+    foreach (cell, ruv_worker.indexes) {
+        RuvIndexState *state = lfirst(cell);
+
+        state->extraction = outcome_of(state);
+    }
     LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
     foreach (cell, ruv_worker.indexes) {
         const RuvIndexState *state = lfirst(cell);
 
         if (state->slot != NULL && state->slot->index_oid == state->index_oid)
-            state->slot->extraction = outcome_of(state);
+            state->slot->extraction = state->extraction;
     }
     my_slot()->extract_done = present_ticket;
     LWLockRelease(ruv_shared->lock);

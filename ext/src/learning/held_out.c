@@ -19,8 +19,8 @@ static const double held_out_recalls[] = {0.95, 0.98, 0.99};
 bool
 ruv_held_out_judges(const RuvSample *sample)
 {
-    return sample->even && sample->descent_efforts != NULL && !isnan(sample->truth_bound) &&
-           ruv_links_held_out(sample->query, (int)sample->head.dim);
+    return sample->held_out && sample->even && sample->descent_efforts != NULL &&
+           !isnan(sample->truth_bound);
 }
 
 /* The latest samples that may judge, those of the commonest k among them: calibrations are for one
@@ -149,7 +149,7 @@ ruv_held_out_after(RuvHeldOut *held_out, RuvIndexState *state, Relation table, R
 }
 
 bool
-ruv_held_out_pays(const RuvHeldOut *held_out)
+ruv_held_out_pays(const RuvHeldOut *held_out, double min_gain)
 {
-    return held_out->count > 0 && held_out->after < held_out->before;
+    return held_out->count > 0 && held_out->after < held_out->before * (1 - min_gain);
 }

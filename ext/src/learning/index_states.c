@@ -5,11 +5,14 @@
 #include "learning/linking.h"
 #include "learning/worker.h"
 
+#include "access/htup_details.h"
 #include "access/relation.h"
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 RuvIndexState *
@@ -156,11 +159,26 @@ read_identity(RuvIndexState *state, RuvIndexIdentity *identity)
     return usable;
 }
 
+/* As the planner knows it; -1: never analysed. */
+static double
+rows_of_table(Oid table_oid)
+{
+    HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table_oid));
+    double rows = -1;
+
+    if (HeapTupleIsValid(tuple)) {
+        rows = ((Form_pg_class)GETSTRUCT(tuple))->reltuples;
+        ReleaseSysCache(tuple);
+    }
+    return rows;
+}
+
 bool
 ruv_state_refresh(RuvStore *store, RuvIndexState *state)
 {
     RuvIndexIdentity identity;
 
+    state->rows = rows_of_table(state->table_oid);
     if (!read_identity(state, &identity))
         return false;
     if (!state->loaded) {

@@ -95,12 +95,6 @@ memory_due(const RuvIndexState *state, TimestampTz now, bool force)
 }
 
 static bool
-links_due(const RuvIndexState *state, TimestampTz now, bool force)
-{
-    return force ? ruv_links_pending(state, true) : ruv_links_due(state, now, paused(state, now));
-}
-
-static bool
 consolidation_due(const RuvIndexState *state, TimestampTz now)
 {
     return state->bank != NULL && rv_bank_count(state->bank) > 1 &&
@@ -118,11 +112,12 @@ round_due(const RuvIndexState *state, TimestampTz now, bool force)
 }
 
 bool
-ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force)
+ruv_learn_due(RuvIndexState *state, TimestampTz now, bool force)
 {
     if (!force && now < state->retry_after)
         return false;
-    return round_due(state, now, force) || links_due(state, now, force);
+    ruv_links_decide(state, now, force);
+    return state->linking.due || round_due(state, now, force);
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------ */
@@ -204,6 +199,7 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
         }
         ruv_certificate_note(state, sample);
         ruv_plan_note_served(state, sample);
+        ruv_policy_shadow_interpolate(state, sample);
         ruv_drift_note_sample(state, sample);
         sample->stored = false;
         ruv_state_add_sample(state, sample);
@@ -268,8 +264,10 @@ pass(RuvIndexState *state, Relation table, Relation index)
     RuvSample *batch[RUV_MAX_BATCH];
     int limit = Min(ruv_batch_limit(table, state->identity.dim), RUV_MAX_BATCH);
     int count = take_batch(state, limit, batch);
-    int done = ruv_trace_batch(state, table, index, batch, count);
+    int done;
 
+    ruv_links_ask_size(state);
+    done = ruv_trace_batch(state, table, index, batch, count);
     put_back(state, batch + done, count - done);
     state->in_flight = done;
     take_samples(state, index, batch, done);
@@ -412,7 +410,10 @@ ruv_learn_round(RuvIndexState *state, bool force)
     Relation index = NULL;
     bool opened;
 
-    if (links_due(state, GetCurrentTimestamp(), force) && ruv_links_round(state))
+    bool links = state->linking.due;
+
+    state->linking.due = false;
+    if (links && ruv_links_round(state))
         return true;
     if (!round_due(state, GetCurrentTimestamp(), force))
         return false;

@@ -254,6 +254,30 @@ extern void ruv_unpublish_locked(RuvIndexSlot *slot);
 extern bool ruv_fetch_bank(RuvIndexCache *cache);
 extern void ruv_release_bank(RuvIndexCache *cache);
 
+/* ---- optimizer.c --------------------------------------------------------------------------- */
+
+/* What the bank says about a query, and what the interpolation policy is asked about it. */
+typedef struct RuvAdvice {
+    bool asks;  /* false: one effort serves every search, and nothing is asked */
+    bool known; /* a plan was made; else everything is in use */
+    rv_plan_choice plan;
+    rv_interpolate_input in;
+    int window;       /* rows that the calibration was made for */
+    double mean_work; /* distances; < 0: not known */
+    uint32 lookup_distances;
+} RuvAdvice;
+
+/* Between ruv_fetch_bank and ruv_release_bank; epoch: of the index as it is. Anything but
+ * RUV_REASON_LEARNED: why the bank does not serve. Raises no error. */
+extern RuvChoiceReason ruv_advise(const RuvIndexCache *cache, uint64 epoch, const float *query,
+                                  double target, RuvAdvice *advice);
+/* The hard bounds of a search by this answer, and its slack; remembered: it begins at entry points.
+ */
+extern void ruv_advised_bounds(const RuvAdvice *advice, const rv_interpolation *answer,
+                               int *ef_search, uint64 *max_distances);
+extern double ruv_advised_slack(const RuvAdvice *advice, const rv_interpolation *answer,
+                                bool remembered);
+
 /* ---- policy.c ------------------------------------------------------------------------------ */
 
 /* The host of this process, at the shared generation; NULL when memory is short. */
@@ -276,6 +300,16 @@ extern rv_host_cause ruv_policy_choose(const rv_tuning_point *points, uint32 cou
                                        rv_tuning_goal goal, rv_tuning_choice *out);
 /* The built-in answers when memory is short, too. */
 extern rv_host_cause ruv_policy_predict(const rv_selection_input *in, rv_selection *out);
+/* A candidate beside the policy that serves an index, on a search that was traced; the worker only.
+ */
+struct RuvIndexState;
+struct RuvSample;
+extern void ruv_policy_shadow_interpolate(struct RuvIndexState *state,
+                                          const struct RuvSample *sample);
+/* names: the policies that serve the index, whatever ruv_policy_use says; candidates: NULL, none.
+ * No round when memory is short. Raises no error by itself. */
+extern rv_host_cause ruv_policy_heal(const RuvPolicyNames *names, struct RuvShadow *candidates,
+                                     const rv_healing_input *in, rv_healing *out);
 /* For rv_bank_learn, rv_bank_consolidate and rv_bank_prune; ctx is not used. */
 extern rv_status ruv_policy_merge(void *ctx, const rv_pattern *a, const float *a_centroid,
                                   const rv_pattern *b, const float *b_centroid, uint32_t dim,

@@ -23,6 +23,16 @@ extern void ruv_trace_again(RuvIndexState *state, Relation table, Relation index
 /* The k that most samples have; the larger one of equals. *count (may be NULL): how many. */
 extern uint32 ruv_most_common_k(const RuvIndexState *state, int *count);
 
+/* ---- healing.c ----------------------------------------------------------------------------- */
+
+/* Asks the healing policy whether a round may begin, and how large it may be: sets linking.due and
+ * linking.answer. asked: somebody waits for everything to be learned. */
+extern void ruv_links_decide(RuvIndexState *state, TimestampTz now, bool asked);
+/* Asks for linking.answer alone, ahead of the searches that will ask for links. */
+extern void ruv_links_ask_size(RuvIndexState *state);
+/* True when a round waits that would begin if somebody waited for it. */
+extern bool ruv_links_pending(const RuvIndexState *state);
+
 /* ---- links.c, held_out.c, store_links.c ------------------------------------------------------ */
 
 typedef enum RuvLinkRoundState {
@@ -61,7 +71,8 @@ extern void ruv_held_out_after(RuvHeldOut *held_out, RuvIndexState *state, Relat
                                Relation index);
 /* True when a sample may judge. */
 extern bool ruv_held_out_judges(const RuvSample *sample);
-extern bool ruv_held_out_pays(const RuvHeldOut *held_out);
+/* True when it made them cheaper by more than this share. */
+extern bool ruv_held_out_pays(const RuvHeldOut *held_out, double min_gain);
 
 /* True when searches should ask for links: it is switched on, and the index has room for them. */
 extern bool ruv_links_wanted(const RuvIndexState *state);
@@ -78,16 +89,12 @@ extern bool ruv_links_ask(const RuvIndexState *state, const RuvSample *sample);
 extern void ruv_links_note(RuvIndexState *state, const RuvSample *sample, const uint64 *ids,
                            const float *distances, int count, bool are_nodes);
 extern void ruv_links_forget(RuvIndexState *state);
-/* True when enough searches wait for a round; paused: none come at present. */
-extern bool ruv_links_pending(const RuvIndexState *state, bool paused);
 /* True when the graph has other links than the samples were traced with, and they are enough to
  * calibrate with. */
 extern bool ruv_links_retrace_due(const RuvIndexState *state);
 /* Notices links that were taken away by hand; the store then marks their rounds. */
 extern void ruv_links_follow_resets(RuvIndexState *state);
 extern void ruv_links_save_reset(RuvStore *store, const RuvIndexState *state);
-/* As ruv_links_pending, and the pause between two rounds is over. */
-extern bool ruv_links_due(const RuvIndexState *state, TimestampTz now, bool paused);
 /* One round, in transactions of its own. Raises errors; the caller cleans up. Returns false when
  * somebody else's lock kept it from ending. */
 extern bool ruv_links_round(RuvIndexState *state);

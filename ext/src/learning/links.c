@@ -2,12 +2,12 @@
  * links.c - learned links: from recorded searches to edges of the graph (engine: links.h).
  *
  * Queries are divided by a hash of their vector, so that equal queries are on the same side. Three
- * in four ask for links: of these only the true neighbours are wanted, RUV_LINK_NEIGHBOURS of them,
- * which the pass over the table finds on its way; nothing else of such a search is kept. The others
- * calibrate, and judge whether links pay: they never take part in making any.
+ * in four ask for links: of these only the true neighbours are wanted, as many as the healing
+ * policy says, which the pass over the table finds on its way; nothing else of such a search is
+ * kept. The others calibrate, and judge whether links pay: they never take part in making any.
  *
- * A round takes place when as many searches wait as all rounds before used (at least
- * RUV_LINK_FIRST times min_samples), and at half of that when the searches pause:
+ * When a round takes place, how large it may be and what it must gain, the healing policy decides
+ * (healing.c). A round:
  *
  *   choose   rows to nodes, the links that they lack, the most wanted first; what a search of the
  *            held-out queries costs at some recalls. The links are stored as a round that is being
@@ -15,7 +15,8 @@
  *   apply    the links are written, RUV_LINK_CHUNK of them in a transaction, each node's in one WAL
  *            record
  *   judge    the held-out queries are traced on the new graph. Unless the same recalls cost less
- *            now, the links are taken away again. Either way the round is stored as finished.
+ *            now, by what the policy asks for, the links are taken away again. Either way the round
+ * is stored as finished.
  *
  * Changes of an index are not undone when a transaction fails. So whatever ends a round early, an
  * error, a crash, the end of the worker, leaves the stored round as it was, and the next worker to
@@ -43,15 +44,9 @@
 #include "utils/timestamp.h"
 
 #define RUV_LINK_PARTS 4 /* one of them is held out */
-#define RUV_LINK_FIRST 4
-#define RUV_LINK_GROWTH 1.0
-#define RUV_LINK_GROWTH_PAUSED 0.5
 #define RUV_LINK_CHUNK 512
-#define RUV_MAX_LINK_QUERIES 8192
 /* Different links that a round weighs. */
 #define RUV_MAX_LINK_REQUESTS 400000
-/* Times its own processor time that pass between two rounds; growth bounds how many there are. */
-#define RUV_LINK_SPREAD 2
 
 /* ---- which searches ------------------------------------------------------------------------ */
 
@@ -76,8 +71,7 @@ ruv_links_part_samples(RuvIndexState *state)
     foreach (cell, state->samples) {
         RuvSample *sample = lfirst(cell);
 
-        sample->even =
-            sample->drawn && (!part || ruv_links_held_out(sample->query, (int)sample->head.dim));
+        sample->even = sample->drawn && (!part || sample->held_out);
     }
 }
 
@@ -87,8 +81,8 @@ ruv_links_ask(const RuvIndexState *state, const RuvSample *sample)
     /* Other feedback than on a miss that somebody has noticed asks for nothing. */
     bool asks = sample->asks || (sample->feedback != NULL && sample->feedback->missed_near > 0);
 
-    return sample->for_links || (!sample->drawn && asks && ruv_links_wanted(state) &&
-                                 !ruv_links_held_out(sample->query, (int)sample->head.dim));
+    return sample->for_links ||
+           (!sample->drawn && asks && ruv_links_wanted(state) && !sample->held_out);
 }
 
 /* The nearest of what a search returned when none of it is among the true neighbours, else 0. What
@@ -104,6 +98,19 @@ ended_at(const RuvSample *sample, float bound)
     return sample->hits[0].node;
 }
 
+/* Where the next waiting query goes; -1: nowhere. Once as many wait as may, each further one takes
+ * the place of another at random, so that those that are left speak for all that came. */
+static int
+place_of_query(RuvLinking *linking)
+{
+    uint64 place = linking->noted++;
+
+    if (list_length(linking->queries) < RV_HEALING_MAX_QUERIES)
+        return list_length(linking->queries);
+    place = rv_prng_below(&ruv_worker.prng, place + 1);
+    return place < RV_HEALING_MAX_QUERIES ? (int)place : -1;
+}
+
 void
 ruv_links_note(RuvIndexState *state, const RuvSample *sample, const uint64 *ids,
                const float *distances, int count, bool are_nodes)
@@ -111,16 +118,23 @@ ruv_links_note(RuvIndexState *state, const RuvSample *sample, const uint64 *ids,
     RuvLinkQuery *query;
     MemoryContext former;
     int k = Min((int)sample->head.k, count);
+    int place = count < 2 ? -1 : place_of_query(&state->linking);
 
-    if (count < 2 || list_length(state->linking.queries) >= RUV_MAX_LINK_QUERIES)
+    if (place < 0)
         return;
     former = MemoryContextSwitchTo(state->context);
     query = palloc(offsetof(RuvLinkQuery, ids) + sizeof(uint64) * count);
     query->count = count;
+    query->k = (int)sample->head.k;
     query->are_nodes = are_nodes;
     query->ended_at = ended_at(sample, distances[k - 1]);
     memcpy(query->ids, ids, sizeof(uint64) * count);
-    state->linking.queries = lappend(state->linking.queries, query);
+    if (place < list_length(state->linking.queries)) {
+        pfree(list_nth(state->linking.queries, place));
+        lfirst(list_nth_cell(state->linking.queries, place)) = query;
+    } else {
+        state->linking.queries = lappend(state->linking.queries, query);
+    }
     MemoryContextSwitchTo(former);
 }
 
@@ -130,34 +144,6 @@ ruv_links_forget(RuvIndexState *state)
     list_free_deep(state->linking.queries);
     memset(&state->linking, 0, sizeof(state->linking));
     ruv_links_part_samples(state);
-}
-
-/* Samples that may judge links. */
-static int
-count_held_out(const RuvIndexState *state)
-{
-    int count = 0;
-    ListCell *cell;
-
-    foreach (cell, state->samples)
-        count += ruv_held_out_judges(lfirst(cell));
-    return count;
-}
-
-bool
-ruv_links_pending(const RuvIndexState *state, bool paused)
-{
-    const RuvLinking *linking = &state->linking;
-    double growth = paused ? RUV_LINK_GROWTH_PAUSED : RUV_LINK_GROWTH;
-    int waiting = list_length(linking->queries);
-    double first = (double)RUV_LINK_FIRST * state->min_samples;
-
-    if (linking->unfinished)
-        return true;
-    if (!ruv_links_wanted(state) || waiting == 0 ||
-        waiting < Min(Max(first, growth * linking->used), RUV_MAX_LINK_QUERIES))
-        return false;
-    return count_held_out(state) >= state->min_samples;
 }
 
 /* Links taken away by hand: the graph is another one, and what asked for them may ask again. */
@@ -175,6 +161,7 @@ ruv_links_follow_resets(RuvIndexState *state)
     state->linking.used = 0;
     state->linking.linked = false;
     ruv_links_part_samples(state);
+    state->linking.links = 0;
 }
 
 bool
@@ -184,12 +171,6 @@ ruv_links_retrace_due(const RuvIndexState *state)
                    state->linking.resets != pg_atomic_read_u64(&state->slot->links_resets);
 
     return renewed && list_length(state->samples) >= state->min_samples;
-}
-
-bool
-ruv_links_due(const RuvIndexState *state, TimestampTz now, bool paused)
-{
-    return now >= state->linking.next_round && ruv_links_pending(state, paused);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------ */
@@ -232,15 +213,15 @@ collect_rows(const List *queries, int *count)
 
 /* Puts the nodes of the rows in their place. */
 static void
-rows_to_nodes(RuvIndexState *state, Relation index)
+rows_to_nodes(List *queries, Relation index)
 {
     int count;
-    uint64 *rows = collect_rows(state->linking.queries, &count);
+    uint64 *rows = collect_rows(queries, &count);
     uint64 *nodes = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint64) * Max(count, 1));
     ListCell *cell;
 
     ruhnsw_find_rows(index, rows, count, nodes, ruv_worker_breathe);
-    foreach (cell, state->linking.queries) {
+    foreach (cell, queries) {
         RuvLinkQuery *query = lfirst(cell);
 
         for (int i = 0; !query->are_nodes && i < query->count; i++) {
@@ -252,11 +233,12 @@ rows_to_nodes(RuvIndexState *state, Relation index)
     }
 }
 
-/* The links that the waiting searches lack. */
+/* The links that these searches lack. */
 static void
-choose_links(RuvIndexState *state, Relation index, RuvLinkRound *round)
+choose_links(RuvIndexState *state, List *queries, Relation index, RuvLinkRound *round)
 {
-    int searches = list_length(state->linking.queries);
+    const rv_healing *bounds = &state->linking.answer;
+    int searches = list_length(queries);
     RuhnswFound *found = palloc(sizeof(RuhnswFound) * searches);
     rv_allocator allocator;
     rv_links *links;
@@ -265,13 +247,13 @@ choose_links(RuvIndexState *state, Relation index, RuvLinkRound *round)
     uint32 wanted;
     ListCell *cell;
 
-    rows_to_nodes(state, index);
-    foreach (cell, state->linking.queries) {
+    rows_to_nodes(queries, index);
+    foreach (cell, queries) {
         const RuvLinkQuery *query = lfirst(cell);
         RuhnswFound *to = &found[foreach_current_index(cell)];
 
         to->nodes = query->ids;
-        to->count = query->count;
+        to->count = Min(query->count, Max(query->k, (int)bounds->rows_per_query));
         to->ended_at = query->ended_at;
     }
     ruv_context_allocator(CurrentMemoryContext, &allocator);
@@ -282,8 +264,9 @@ choose_links(RuvIndexState *state, Relation index, RuvLinkRound *round)
     ruhnsw_ask_links(index, links, found, searches, ruv_worker_breathe);
     wanted = rv_links_count(links);
     round->links = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(rv_link) * Max(wanted, 1));
-    ruv_check(rv_links_choose(links, 1, (uint32_t)state->identity.link_room, round->links, wanted,
-                              &count, &err),
+    ruv_check(rv_links_choose(links, bounds->min_requests,
+                              Min(bounds->links_per_node, (uint32)state->identity.link_room),
+                              round->links, wanted, &count, &err),
               &err, "choosing links");
     rv_links_destroy(links);
     round->count = (int)count;
@@ -381,6 +364,21 @@ keep_written(RuvLinkRound *round)
 
 /* ---- a round ------------------------------------------------------------------------------- */
 
+/* Forgets the first of the waiting queries: they had their say. */
+static void
+drop_queries(RuvIndexState *state, int count)
+{
+    MemoryContext former = MemoryContextSwitchTo(state->context);
+    List *rest = list_copy_tail(state->linking.queries, count);
+
+    for (int i = 0; i < count; i++)
+        pfree(list_nth(state->linking.queries, i));
+    list_free(state->linking.queries);
+    state->linking.queries = rest;
+    state->linking.noted = (uint64)list_length(rest);
+    MemoryContextSwitchTo(former);
+}
+
 /* False: somebody needs the index otherwise. *ready: there is something to apply, and that is
  * stored. */
 static bool
@@ -391,15 +389,15 @@ prepare(RuvIndexState *state, RuvLinkRound *round, RuvHeldOut *held_out, bool *r
     *ready = false;
     if (index != NULL) {
         MemoryContext former = MemoryContextSwitchTo(round->context);
+        int asking = Min(list_length(state->linking.queries), (int)state->linking.answer.queries);
 
-        choose_links(state, index, round);
+        choose_links(state, list_copy_head(state->linking.queries, asking), index, round);
         round->done = palloc0(sizeof(bool) * Max(round->count, 1));
         ruv_held_out_before(held_out, state);
         MemoryContextSwitchTo(former);
         relation_close(index, NoLock);
         state->linking.used += round->queries;
-        list_free_deep(state->linking.queries);
-        state->linking.queries = NIL;
+        drop_queries(state, asking);
         round->state = RUV_LINKS_APPLYING;
         *ready = round->count > 0 && store_round(state, round);
     }
@@ -463,9 +461,12 @@ run_round(RuvIndexState *state, RuvLinkRound *round)
     round->held_out = held_out.count;
     round->before = held_out.before;
     round->after = held_out.after;
-    if (ruv_held_out_pays(&held_out)) {
+    state->linking.judged = held_out.before > 0;
+    state->linking.gain = state->linking.judged ? 1 - held_out.after / held_out.before : 0;
+    if (ruv_held_out_pays(&held_out, state->linking.answer.min_gain)) {
         finish(state, round, RUV_LINKS_KEPT);
         state->linking.linked = true;
+        state->linking.links += (uint64)round->count;
         state->linking.renewed = true;
     } else {
         if (!write_links(state, round, false))
@@ -510,7 +511,7 @@ ruv_links_round(RuvIndexState *state)
     MemoryContextDelete(round.context);
     seconds = ruv_processor_seconds() - started;
     state->learning_seconds += seconds;
-    state->linking.next_round = TimestampTzPlusMilliseconds(
-        GetCurrentTimestamp(), Max(seconds * 1000 * RUV_LINK_SPREAD, 100));
+    state->linking.seconds = seconds;
+    state->linking.ended = GetCurrentTimestamp();
     return done;
 }

@@ -224,63 +224,90 @@ read_plan(const RuvIndexCache *cache, const rv_pattern *pattern, double target,
     return true;
 }
 
+RuvChoiceReason
+ruv_advise(const RuvIndexCache *cache, uint64 epoch, const float *query, double target,
+           RuvAdvice *advice)
+{
+    const rv_pattern *pattern = rv_bank_flat_index_pattern(cache->bank);
+    rv_interpolate_input *in = &advice->in;
+
+    memset(advice, 0, sizeof(*advice));
+    if (pattern == NULL)
+        return RUV_REASON_NOTHING_LEARNED;
+    if (pattern->index_epoch != epoch)
+        return RUV_REASON_INDEX_REBUILT;
+    advice->window = (int)pattern->k;
+    advice->known = read_plan(cache, pattern, target, &advice->plan);
+    advice->mean_work = advice->known ? advice->plan.static_work : (double)pattern->mean_distances;
+    advice->asks = !advice->known || advice->plan.way != RV_WAY_STATIC;
+    if (!advice->asks)
+        return RUV_REASON_LEARNED;
+    /* The same build means the same metric and dimensions too. */
+    in->k = pattern->k;
+    in->target_recall = target;
+    describe_pattern(pattern, 1.0, target, &in->defaults);
+    if (advice->known)
+        describe_plan(&advice->plan, &in->defaults);
+    if (!advice->known || cache->plan->use_regions)
+        add_nearest_patterns(cache, pattern, query, in, &advice->lookup_distances);
+    return RUV_REASON_LEARNED;
+}
+
+void
+ruv_advised_bounds(const RuvAdvice *advice, const rv_interpolation *answer, int *ef_search,
+                   uint64 *max_distances)
+{
+    double bound = RUV_EF_HEADROOM * Max(answer->ef_search, advice->in.defaults.ef_search);
+
+    *ef_search = (int)Max(Min(bound, RUV_MAX_EF_BOUND), advice->window);
+    *max_distances = distance_bound(advice->mean_work, *ef_search);
+}
+
+double
+ruv_advised_slack(const RuvAdvice *advice, const rv_interpolation *answer, bool remembered)
+{
+    /* The slack of `memory` is that of queries which resemble remembered ones. */
+    if (advice->known && advice->plan.way == RV_WAY_MEMORY && !remembered)
+        return Max(answer->slack, advice->plan.slack);
+    return answer->slack;
+}
+
 /* Static when the bank does not serve; otherwise fills the adaptive plan. */
 static void
 choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const float *query,
                 RuvChoice *choice)
 {
-    const rv_pattern *pattern = rv_bank_flat_index_pattern(cache->bank);
-    rv_interpolate_input in;
+    RuvChoiceReason reason;
+    RuvAdvice advice;
     rv_interpolation answer;
-    rv_plan_choice plan;
     rv_host_cause cause;
-    double ef_bound;
-    bool known;
 
-    if (pattern == NULL) {
-        choice->reason = RUV_REASON_NOTHING_LEARNED;
+    reason = ruv_advise(cache, index->epoch, query, choice->target_recall, &advice);
+    if (reason != RUV_REASON_LEARNED) {
+        choice->reason = reason;
         return;
     }
-    if (pattern->index_epoch != index->epoch) {
-        choice->reason = RUV_REASON_INDEX_REBUILT;
+    if (!advice.asks) {
+        choose_one_effort(cache, &advice.plan, choice);
         return;
     }
-    known = read_plan(cache, pattern, choice->target_recall, &plan);
-    if (known && plan.way == RV_WAY_STATIC) {
-        choose_one_effort(cache, &plan, choice);
-        return;
-    }
-    /* The same build means the same metric and dimensions too. */
-    memset(&in, 0, sizeof(in));
-    in.k = pattern->k;
-    in.target_recall = choice->target_recall;
-    describe_pattern(pattern, 1.0, in.target_recall, &in.defaults);
-    if (known)
-        describe_plan(&plan, &in.defaults);
-    if (!known || cache->plan->use_regions)
-        add_nearest_patterns(cache, pattern, query, &in, &choice->lookup_distances);
     ruv_policy_use(cache->slot != NULL ? &cache->policies : NULL);
-    cause = ruv_policy_interpolate(&in, &answer);
+    cause = ruv_policy_interpolate(&advice.in, &answer);
 
     choice->mode = RV_SEARCH_ADAPTIVE;
     choice->reason = cause == RV_HOST_OK || cause == RV_HOST_MISSING ? RUV_REASON_LEARNED
                                                                      : RUV_REASON_POLICY_FAILED;
-    choice->way = known ? plan.way : RV_WAY_MEMORY;
-    choice->window = (int)pattern->k;
-    choice->slack = (float)answer.slack;
+    choice->way = advice.known ? advice.plan.way : RV_WAY_MEMORY;
+    choice->window = advice.window;
+    choice->lookup_distances += advice.lookup_distances;
     choice->probes = (int)answer.probes;
-    choice->expected_recall = in.defaults.expected_recall;
-    choice->patterns_used = 1 + (int)in.pattern_count;
-    choice->best_similarity = in.pattern_count > 0 ? in.patterns[0].similarity : -1;
-    ef_bound = RUV_EF_HEADROOM * Max(answer.ef_search, in.defaults.ef_search);
-    choice->ef_search = (int)Max(Min(ef_bound, RUV_MAX_EF_BOUND), choice->window);
-    choice->max_distances = distance_bound(
-        known ? plan.static_work : (double)pattern->mean_distances, choice->ef_search);
-    if (!known || plan.way == RV_WAY_MEMORY)
+    choice->expected_recall = advice.in.defaults.expected_recall;
+    choice->patterns_used = 1 + (int)advice.in.pattern_count;
+    choice->best_similarity = advice.in.pattern_count > 0 ? advice.in.patterns[0].similarity : -1;
+    ruv_advised_bounds(&advice, &answer, &choice->ef_search, &choice->max_distances);
+    if (choice->way == RV_WAY_MEMORY)
         choose_entry_points(index, cache, query, choice);
-    /* The slack of `memory` is that of queries which resemble remembered ones. */
-    if (known && plan.way == RV_WAY_MEMORY && choice->entry_count == 0)
-        choice->slack = (float)Max(choice->slack, plan.slack);
+    choice->slack = (float)ruv_advised_slack(&advice, &answer, choice->entry_count > 0);
     apply_guard(cache, choice);
 }
 

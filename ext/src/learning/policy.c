@@ -431,6 +431,39 @@ ruv_policy_predict(const rv_selection_input *in, rv_selection *out)
     return cause;
 }
 
+rv_host_cause
+ruv_policy_heal(const RuvPolicyNames *names, RuvShadow *candidates, const rv_healing_input *in,
+                rv_healing *out)
+{
+    rv_host *serving = ruv_policy_host();
+    const RuvPolicyNames *former = serving_names;
+    rv_host_failure failure;
+    rv_host_cause cause;
+    instr_time started;
+
+    if (serving == NULL) {
+        *out = (rv_healing){false, 1, 2, 1, 1, 0};
+        return RV_HOST_MEMORY;
+    }
+    serving_names = names;
+    use_chosen(serving, RV_POLICY_HEALING);
+    serving_names = former;
+    INSTR_TIME_SET_CURRENT(started);
+    cause = rv_host_heal(serving, in, out, &failure);
+    finish_call(serving, RV_POLICY_HEALING, cause, started);
+    ruv_shadow_heal(candidates, serving, in, out);
+    leave_shadow();
+    return cause;
+}
+
+void
+ruv_policy_shadow_interpolate(RuvIndexState *state, const RuvSample *sample)
+{
+    ruv_shadow_interpolate(state, required_host(), sample);
+    leave_shadow();
+    CHECK_FOR_INTERRUPTS();
+}
+
 /* The retention calls return a status of their own, so a failure shows in the host's counter. */
 static void
 finish_retention(rv_host *serving, uint64 failures_before, instr_time started)

@@ -27,6 +27,7 @@ ruv_sample_create(RuvIndexState *state, const rv_trajectory *head, const float *
     sample->head = *head;
     sample->query = palloc(sizeof(float) * head->dim);
     memcpy(sample->query, query, sizeof(float) * head->dim);
+    sample->held_out = ruv_links_held_out(query, (int)head->dim);
     if (hits != NULL && head->result_count > 0) {
         sample->hits = palloc(sizeof(rv_hit) * head->result_count);
         memcpy(sample->hits, hits, sizeof(rv_hit) * head->result_count);
@@ -155,6 +156,8 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
 
     state->trajectories++;
     state->last_drained = GetCurrentTimestamp();
+    rv_rate_add(&ruv_worker.searches, state->last_drained, 1);
+    rv_rate_add(&ruv_worker.search_seconds, state->last_drained, head->latency_us / 1e6);
     running_add(&state->running, head);
     ruv_totals_observe(state, head);
     if (state->slot->index_oid == state->index_oid && head->index_epoch == state->identity.epoch)
@@ -232,7 +235,7 @@ ruv_state_publish_figures(RuvIndexState *state)
     ruv_costs_publish_recall(state);
     pg_atomic_write_u64(&slot->undistilled, state->undistilled +
                                                 (ruv_links_retrace_due(state) ? 1 : 0) +
-                                                (ruv_links_pending(state, true) ? 1 : 0));
+                                                (ruv_links_pending(state) ? 1 : 0));
     pg_atomic_write_u64(&slot->learning_us, (uint64)(state->learning_seconds * 1e6));
 }
 

@@ -1,9 +1,14 @@
 /*
  * shadow.c - a candidate policy beside the one that serves, on live searches.
  *
- * In the worker only, and only for what the worker asks: verdicts, distillation, retention. The
+ * In the worker only. For what the worker asks - verdicts, distillation, retention, healing - the
  * candidate gets the same input after the serving policy has answered; the two answers are compared
  * and counted, and the candidate's is thrown away. Its failures count here and nowhere else.
+ *
+ * Interpolation is asked by sessions, which must not pay for a second answer. The worker asks both
+ * policies once more about each search that it has traced, with what a session would be told now;
+ * the trace shows recall and work of the search that follows from either answer. Searches that one
+ * effort for all serves are not compared: nobody asks about them.
  *
  * Figures are kept per index as differences since the last save, and added to their row in the same
  * transaction as the round's other results, so they survive a restart and are never counted twice.
@@ -123,6 +128,130 @@ ruv_shadow_keep(RuvShadow *shadow, rv_host *host, int64 now_us, const rv_pattern
     candidate = rv_host_keep(&context, pattern);
     rv_host_info(host, RV_POLICY_RETENTION, &after);
     count_answer(figures, after.failures > before.failures, candidate == active);
+}
+
+void
+ruv_shadow_heal(RuvShadow *shadow, rv_host *host, const rv_healing_input *in,
+                const rv_healing *active)
+{
+    RuvShadowFigures *figures = begin_shadow(shadow, host, RV_POLICY_HEALING);
+    rv_healing candidate;
+    rv_host_failure failure;
+    bool failed;
+
+    if (figures == NULL)
+        return;
+    failed = rv_host_heal(host, in, &candidate, &failure) != RV_HOST_OK;
+    count_answer(figures, failed, candidate.run == active->run);
+    if (failed)
+        return;
+    figures->active.count += active->run;
+    figures->candidate.count += candidate.run;
+}
+
+/* ---- interpolation -------------------------------------------------------------------------- */
+
+/* What the search would be that follows from an answer. */
+typedef struct Outcome {
+    double recall;
+    double distances;
+} Outcome;
+
+/* Answers as the policy with this id ("": the default one) does; false: it failed, and the built-in
+ * answered. */
+static bool
+interpolate_by(rv_host *host, const char *id, const RuvAdvice *advice, rv_interpolation *answer)
+{
+    rv_host_failure failure;
+    rv_host_cause cause;
+
+    (void)rv_host_use(host, RV_POLICY_INTERPOLATION, id[0] == '\0' ? NULL : id);
+    cause = rv_host_interpolate(host, &advice->in, answer, &failure);
+    return cause == RV_HOST_OK || cause == RV_HOST_MISSING;
+}
+
+/* Reads it off the trace: a neighbour is found whose slack and ef are within the answer's, and the
+ * work is that of the rule that ends the search first. False: the trace has no curve of work. */
+static bool
+follow(const RuvSample *sample, const RuvAdvice *advice, const rv_interpolation *answer,
+       Outcome *outcome)
+{
+    bool by_memory = !advice->known || advice->plan.way == RV_WAY_MEMORY;
+    const rv_effort *efforts = by_memory ? sample->efforts : sample->descent_efforts;
+    const rv_work *work = by_memory ? &sample->work : &sample->descent_work;
+    double slack = ruv_advised_slack(advice, answer, !sample->far);
+    uint64 max_distances;
+    uint32 found = 0;
+    double by_slack;
+    double by_ef;
+    int ef;
+
+    ruv_advised_bounds(advice, answer, &ef, &max_distances);
+    by_slack = rv_work_at_slack(work, slack);
+    by_ef = rv_work_at_ef(work, ef);
+    if (by_slack < 0 || by_ef < 0)
+        return false;
+    for (uint32 i = 0; i < sample->effort_count; i++)
+        found += efforts[i].slack <= slack && efforts[i].ef <= (uint32)ef &&
+                 efforts[i].distances <= max_distances;
+    outcome->recall = (double)found / sample->effort_count;
+    outcome->distances =
+        Min(Min(by_slack, by_ef), (double)max_distances) + advice->lookup_distances;
+    return true;
+}
+
+static void
+add_outcome(RuvShadowSuccesses *successes, const Outcome *outcome, double target)
+{
+    successes->count += outcome->recall >= target - 1e-9;
+    successes->recall += outcome->recall;
+    successes->distances += outcome->distances;
+}
+
+/* What a session would be told of the search now; false: the policy is not asked about it. */
+static bool
+advise(const RuvIndexState *state, const RuvSample *sample, double target, RuvAdvice *advice)
+{
+    RuvIndexCache *cache = ruv_index_cache(state->index_oid);
+    RuvChoiceReason reason;
+
+    if (cache == NULL || cache->slot == NULL || !ruv_fetch_bank(cache))
+        return false;
+    reason = ruv_advise(cache, state->identity.epoch, sample->query, target, advice);
+    ruv_release_bank(cache);
+    return reason == RUV_REASON_LEARNED && advice->asks && advice->window == (int)sample->head.k;
+}
+
+void
+ruv_shadow_interpolate(RuvIndexState *state, rv_host *host, const RuvSample *sample)
+{
+    const char *candidate = state->shadow.names.id[RV_POLICY_INTERPOLATION];
+    double target = sample->head.target_recall > 0 ? sample->head.target_recall : ruv_target_recall;
+    rv_interpolation answers[2];
+    Outcome outcomes[2];
+    RuvShadowFigures *figures;
+    RuvAdvice advice;
+    bool failed;
+
+    if (candidate[0] == '\0' || sample->descent_efforts == NULL ||
+        !advise(state, sample, target, &advice))
+        return;
+    (void)interpolate_by(host, state->slot->policies.id[RV_POLICY_INTERPOLATION], &advice,
+                         &answers[0]);
+    figures = begin_shadow(&state->shadow, host, RV_POLICY_INTERPOLATION);
+    if (figures == NULL || !follow(sample, &advice, &answers[0], &outcomes[0]))
+        return;
+    failed = !interpolate_by(host, candidate, &advice, &answers[1]);
+    if (!failed && !follow(sample, &advice, &answers[1], &outcomes[1]))
+        return;
+    count_answer(figures, failed,
+                 !failed && outcomes[0].recall == outcomes[1].recall &&
+                     fabs(outcomes[0].distances - outcomes[1].distances) <=
+                         0.01 * outcomes[0].distances);
+    if (failed)
+        return;
+    add_outcome(&figures->active, &outcomes[0], target);
+    add_outcome(&figures->candidate, &outcomes[1], target);
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */

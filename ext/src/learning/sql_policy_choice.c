@@ -232,6 +232,24 @@ ruv_set_policy(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
+/* Refuses kinds of which the worker sees no case. */
+static void
+require_shadow(rv_policy_kind kind)
+{
+    if (kind != RV_POLICY_TUNING && kind != RV_POLICY_SELECTION)
+        return;
+    ereport(
+        ERROR,
+        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+         errmsg("%s policies cannot run in the shadow", rv_policy_kind_name(kind)),
+         kind == RV_POLICY_TUNING
+             ? errdetail("They are asked once in each call of ruvector_auto_tune(), which shows "
+                         "the curve that they choose from.")
+             : errdetail("They are asked while a query is planned, and only one of the two "
+                         "plans is carried out: there is nothing to compare it with."),
+         errhint("\"ruvector-policy replay\" tries a candidate on recorded searches.")));
+}
+
 /* ruvector_shadow_policy(kind, policy, table); policy NULL: no shadow any more. */
 Datum
 ruv_shadow_policy(PG_FUNCTION_ARGS)
@@ -240,13 +258,7 @@ ruv_shadow_policy(PG_FUNCTION_ARGS)
     char *policy;
     RuvStore store;
 
-    if (scope.kind != RV_POLICY_VERDICT && scope.kind != RV_POLICY_DISTILLATION &&
-        scope.kind != RV_POLICY_RETENTION)
-        ereport(ERROR,
-                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                 errmsg("%s policies cannot run in the shadow", rv_policy_kind_name(scope.kind)),
-                 errdetail("Only what the worker asks can: verdict, distillation and retention."),
-                 errhint("ruvector-policy replay tries a candidate on recorded searches.")));
+    require_shadow(scope.kind);
     policy = policy_argument(fcinfo, 1, scope.kind);
     scope.table_oid = table_argument(fcinfo, 2);
     begin_change(&store);
@@ -354,11 +366,13 @@ ruv_shadow_report(PG_FUNCTION_ARGS)
         "WHERE c.role = 'shadow' AND c.ended_at IS NULL AND c.kind = s.kind "
         "AND c.policy = s.policy AND (c.table_id IS NULL OR c.table_id = s.table_id)), "
         "since, calls, failures, missing, same, calls - failures - same, active_successes, "
-        "candidate_successes, active_recall / nullif(active_successes, 0), "
-        "candidate_recall / nullif(candidate_successes, 0), "
-        "active_distances / nullif(active_successes, 0), "
-        "candidate_distances / nullif(candidate_successes, 0) "
-        "FROM @.ruvector_policy_shadows s ORDER BY since, index_oid",
+        "candidate_successes, active_recall / active_of, candidate_recall / candidate_of, "
+        "active_distances / active_of, candidate_distances / candidate_of "
+        "FROM @.ruvector_policy_shadows s, LATERAL (SELECT "
+        "nullif(CASE kind WHEN 'interpolation' THEN calls - failures WHEN 'healing' THEN 0 "
+        "ELSE active_successes END, 0) AS active_of, "
+        "nullif(CASE kind WHEN 'interpolation' THEN calls - failures WHEN 'healing' THEN 0 "
+        "ELSE candidate_successes END, 0) AS candidate_of) of_what ORDER BY since, index_oid",
         0, NULL, NULL, NULL);
     for (uint64 row = 0; row < count; row++) {
         Datum values[REPORT_COLUMNS];

@@ -108,6 +108,26 @@ ruv_store_save_link_round(RuvStore *store, const RuvIndexState *state, RuvLinkRo
         end_round(store, state, round);
 }
 
+/* When the last round of this build ended, and what it gained. */
+static void
+load_last_round(RuvStore *store, RuvIndexState *state)
+{
+    Oid types[2] = {OIDOID, INT8OID};
+    Datum values[2] = {ObjectIdGetDatum(state->index_oid),
+                       Int64GetDatum((int64)state->identity.epoch)};
+    bool unknown;
+
+    if (ruv_store_run(store,
+                      "SELECT ended_at, 1 - distances_after / nullif(distances_before, 0) "
+                      "FROM @.ruvector_link_rounds WHERE index_oid = $1 AND index_epoch = $2 "
+                      "AND ended_at IS NOT NULL ORDER BY round DESC LIMIT 1",
+                      2, types, values, NULL) == 0)
+        return;
+    state->linking.ended = DatumGetTimestampTz(ruv_store_value(0, 1, NULL));
+    state->linking.gain = DatumGetFloat8(ruv_store_value(0, 2, &unknown));
+    state->linking.judged = !unknown;
+}
+
 void
 ruv_store_load_links(RuvStore *store, RuvIndexState *state)
 {
@@ -117,13 +137,16 @@ ruv_store_load_links(RuvStore *store, RuvIndexState *state)
 
     ruv_store_run(store,
                   "SELECT coalesce(sum(queries), 0), coalesce(bool_or(state = 'applying'), false), "
-                  "coalesce(bool_or(state = 'kept'), false) "
+                  "coalesce(bool_or(state = 'kept'), false), "
+                  "coalesce(sum(links) FILTER (WHERE state = 'kept'), 0) "
                   "FROM @.ruvector_link_rounds WHERE index_oid = $1 AND index_epoch = $2 "
                   "AND state <> 'reset'",
                   2, types, values, NULL);
     state->linking.used = (uint64)DatumGetInt64(ruv_store_value(0, 1, NULL));
     state->linking.unfinished = DatumGetBool(ruv_store_value(0, 2, NULL));
     state->linking.linked = DatumGetBool(ruv_store_value(0, 3, NULL));
+    state->linking.links = (uint64)DatumGetInt64(ruv_store_value(0, 4, NULL));
+    load_last_round(store, state);
 }
 
 /* Reads the links of the present SPI row into the round. */

@@ -183,18 +183,19 @@ typedef struct Truth {
 
 /* True neighbours that a search is looked at for. */
 static uint32
-wanted(const RuvSample *sample)
+wanted(const RuvIndexState *state, const RuvSample *sample)
 {
-    return sample->for_links ? Max(sample->head.k, RUV_LINK_NEIGHBOURS) : sample->head.k;
+    return sample->for_links ? Max(sample->head.k, state->linking.answer.rows_per_query)
+                             : sample->head.k;
 }
 
 static uint32
-widest(RuvSample **batch, int count)
+widest(const RuvIndexState *state, RuvSample **batch, int count)
 {
     uint32 width = 1;
 
     for (int i = 0; i < count; i++)
-        width = Max(width, wanted(batch[i]));
+        width = Max(width, wanted(state, batch[i]));
     return width;
 }
 
@@ -223,7 +224,7 @@ truth_by_pass(Truth *truth, RuvIndexState *state, Relation table, Relation index
     for (int i = 0; complete && i < count; i++) {
         uint32 found = rv_exact_result(feed.exact, (uint32_t)i, hits);
 
-        truth->found[i] = Min(found, wanted(batch[i]));
+        truth->found[i] = Min(found, wanted(state, batch[i]));
         for (uint32 j = 0; j < truth->found[i]; j++) {
             truth->distances[(size_t)i * truth->width + j] = hits[j].distance;
             truth->ids[(size_t)i * truth->width + j] = hits[j].id;
@@ -235,13 +236,14 @@ truth_by_pass(Truth *truth, RuvIndexState *state, Relation table, Relation index
 }
 
 static void
-truth_by_search(Truth *truth, Relation index, RuvSample **batch, int count)
+truth_by_search(Truth *truth, const RuvIndexState *state, Relation index, RuvSample **batch,
+                int count)
 {
     rv_hit *hits = palloc(sizeof(rv_hit) * truth->width);
 
     for (int i = 0; i < count; i++) {
-        int found =
-            ruv_index_search(index, batch[i]->query, (int)wanted(batch[i]), RUV_REFERENCE_EF, hits);
+        int found = ruv_index_search(index, batch[i]->query, (int)wanted(state, batch[i]),
+                                     RUV_REFERENCE_EF, hits);
 
         truth->found[i] = (uint32)Max(found, 0);
         for (int j = 0; j < found; j++) {
@@ -450,7 +452,7 @@ ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample 
     bool complete = true;
     int done = 0;
 
-    truth.width = widest(batch, count);
+    truth.width = widest(state, batch, count);
     truth.distances =
         MemoryContextAllocHuge(pass, sizeof(float) * (size_t)truth.width * (size_t)count);
     truth.ids = MemoryContextAllocHuge(pass, sizeof(uint64) * (size_t)truth.width * (size_t)count);
@@ -458,7 +460,7 @@ ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample 
     if (exact_affordable(table, state->identity.dim))
         complete = truth_by_pass(&truth, state, table, index, batch, count);
     else
-        truth_by_search(&truth, index, batch, count);
+        truth_by_search(&truth, state, index, batch, count);
     while (complete && done < count && (done % 16 != 0 || !somebody_waits(table, index))) {
         const float *distances = truth.distances + (size_t)done * truth.width;
 

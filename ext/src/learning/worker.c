@@ -48,6 +48,8 @@
 #define RUV_STANDBY_NAP_MS 5000
 #define RUV_FIRST_RETRY_MS 1000
 #define RUV_LAST_RETRY_MS 300000
+/* The load that searches make is a mean over about so long. */
+#define RUV_LOAD_SECONDS 10
 
 RuvWorker ruv_worker;
 
@@ -548,6 +550,8 @@ prepare_worker(void)
     ruv_worker.ring = ruv_shared_ring(ruv_worker.database_slot);
     ruv_worker.record_capacity = rv_ring_max_record(ruv_worker.ring);
     ruv_worker.record = MemoryContextAllocHuge(ruv_worker.context, ruv_worker.record_capacity);
+    rv_rate_start(&ruv_worker.searches, GetCurrentTimestamp(), RUV_LOAD_SECONDS);
+    rv_rate_start(&ruv_worker.search_seconds, GetCurrentTimestamp(), RUV_LOAD_SECONDS);
     rv_prng_seed(&ruv_worker.prng, (uint64)MyStartTimestamp ^ ((uint64)MyProcPid << 40));
     CacheRegisterRelcacheCallback(note_relation_change, (Datum)0);
     pgstat_report_appname("ruvector learning worker");
@@ -576,6 +580,8 @@ ruv_worker_main(Datum database)
     pqsignal(SIGTERM, die);
     BackgroundWorkerUnblockSignals();
     BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+    /* A reload that was announced while this process began found nobody to hear of it. */
+    ProcessConfigFile(PGC_SIGHUP);
     override_settings();
     if (!probe() || !sign_on())
         proc_exit(0);

@@ -23,8 +23,6 @@
 #define RUV_JUDGED_SHARE 0.05
 /* Share of the searches that ask for learned links. */
 #define RUV_LINK_SHARE 0.6
-/* True neighbours that such a search is looked at for. */
-#define RUV_LINK_NEIGHBOURS 48
 /* The largest slack that a trace goes on to. */
 #define RUV_TRACE_SLACK 3.0f
 /* ... and never less than this, whatever else decides which searches are traced: certificates rest
@@ -71,8 +69,9 @@ typedef struct RuvSample {
     rv_work work;               /* of such a search, the lookup included */
     rv_effort *descent_efforts; /* from the index's own entry; NULL when loaded from the table */
     rv_work descent_work;
-    float score; /* in-search score from the index's own entry; < 0: not read */
-    bool far;    /* no remembered query was near when it was traced */
+    float score;   /* in-search score from the index's own entry; < 0: not read */
+    bool far;      /* no remembered query was near when it was traced */
+    bool held_out; /* its query judges learned links and asks for none: links.c */
     double
         aged_s; /* seconds that the sample counts as older than it is: what it says is outdated */
     uint32 effort_count;
@@ -103,6 +102,7 @@ typedef struct RuvTotals {
 /* The nearest rows of a search that asks for learned links. */
 typedef struct RuvLinkQuery {
     int count;
+    int k;           /* that the search asked for */
     bool are_nodes;  /* ids are nodes, 0 unknown; else heap positions, block << 16 | offset */
     uint64 ended_at; /* node nearest to the query of what was returned instead; 0: some was right */
     uint64 ids[FLEXIBLE_ARRAY_MEMBER]; /* nearest first */
@@ -110,6 +110,7 @@ typedef struct RuvLinkQuery {
 
 typedef struct RuvLinking {
     List *queries;       /* of RuvLinkQuery: they wait for a round */
+    uint64 noted;        /* that came since the last round, or have waited longer */
     uint64 used;         /* queries that rounds of this build used */
     bool linked;         /* links of a round are in the graph */
     bool renewed;        /* the graph, since the samples were traced */
@@ -117,7 +118,13 @@ typedef struct RuvLinking {
     uint64 resets;       /* of the slot's, that the worker knows of */
     bool reset;          /* links were taken away by hand: their rounds are to be marked */
     bool unfinished;     /* a round was cut short: its links are to be taken away */
-    TimestampTz next_round;
+    bool due;            /* a round, as decided at the beginning of this turn */
+    rv_healing answer;   /* of the healing policy, when it was last asked; see healing.c */
+    uint64 links;        /* that rounds of this build left in the graph */
+    TimestampTz ended;   /* the last round of this build; 0: none yet */
+    double seconds;      /* processor time that it took; 0: not known */
+    bool judged;         /* its gain is known */
+    double gain;
 } RuvLinking;
 
 /* Searches that a policy called a success, of those whose recall is known; sums. */
@@ -168,17 +175,19 @@ typedef struct RuvIndexState {
     int min_samples;
     bool keep_queries; /* false: no vector or hash of a query goes into any table; privacy.c */
     RuvIndexIdentity identity;
+    double rows; /* of the table, at the last sync */
     RuvIndexSlot *slot;
-    bool locked;            /* by others, when it should be loaded */
-    uint64 failed_ticket;   /* of the extraction in which a round failed; 0: none did */
-    bool loaded;            /* from the tables; what follows is then valid */
-    MemoryContext context;  /* everything below */
-    rv_allocator allocator; /* over it */
-    rv_bank *bank;          /* NULL: nothing learned */
-    bool bank_changed;      /* since it was published */
-    uint64 bank_revision;   /* of the slot when the bank was loaded (bank_edit.h) */
-    rv_memory *memory;      /* of queries; NULL: none yet */
-    char *flat_memory;      /* what samples are traced with and searches use; NULL: none yet */
+    bool locked;              /* by others, when it should be loaded */
+    RuvExtraction extraction; /* how the last one ended, until the slot tells it */
+    uint64 failed_ticket;     /* of the extraction in which a round failed; 0: none did */
+    bool loaded;              /* from the tables; what follows is then valid */
+    MemoryContext context;    /* everything below */
+    rv_allocator allocator;   /* over it */
+    rv_bank *bank;            /* NULL: nothing learned */
+    bool bank_changed;        /* since it was published */
+    uint64 bank_revision;     /* of the slot when the bank was loaded (bank_edit.h) */
+    rv_memory *memory;        /* of queries; NULL: none yet */
+    char *flat_memory;        /* what samples are traced with and searches use; NULL: none yet */
     size_t flat_memory_size;
     bool memory_changed; /* flat_memory since it was stored */
     bool memory_renewed; /* flat_memory since the last distillation */
@@ -231,6 +240,8 @@ typedef struct RuvWorker {
     size_t record_capacity;
     List *indexes;             /* of RuvIndexState */
     TimestampTz extract_until; /* a forced round is for searches that began before this */
+    rv_rate searches;          /* of all indexes that learn, as they come out of the ring */
+    rv_rate search_seconds;    /* the time they took */
     rv_prng prng;
     TimestampTz last_drain;
     MemoryContext context;
@@ -357,8 +368,8 @@ extern void ruv_recertify(RuvIndexState *state);
 /* ---- learn.c, trace.c, distil.c ------------------------------------------------------------ */
 
 /* True when there is work that should be done now; force: any work at all, with searches that began
- * before ruv_worker.extract_until. */
-extern bool ruv_learn_due(const RuvIndexState *state, TimestampTz now, bool force);
+ * before ruv_worker.extract_until. Decides whether the next round is one of links. */
+extern bool ruv_learn_due(RuvIndexState *state, TimestampTz now, bool force);
 /* One round: of links, in transactions of its own, or in one transaction: trace and judge a batch,
  * distil, store, publish. Raises errors; the caller cleans up. Returns false when nothing was done:
  * somebody else has a lock, or nothing was due. */
@@ -495,6 +506,10 @@ extern void ruv_shadow_distill(RuvShadow *shadow, rv_host *host, const rv_alloca
                                const rv_distill_input *in, const rv_distill_output *active);
 extern void ruv_shadow_keep(RuvShadow *shadow, rv_host *host, int64 now_us,
                             const rv_pattern *pattern, bool active);
+/* What the searches would be that both answers make of a traced search: its trace tells. */
+extern void ruv_shadow_interpolate(RuvIndexState *state, rv_host *host, const RuvSample *sample);
+extern void ruv_shadow_heal(RuvShadow *shadow, rv_host *host, const rv_healing_input *in,
+                            const rv_healing *active);
 /* Adds the figures to their rows; they begin anew once the transaction has committed. */
 extern void ruv_shadow_save(RuvStore *store, const RuvIndexState *state);
 extern void ruv_shadow_saved(RuvIndexState *state);

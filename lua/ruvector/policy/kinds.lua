@@ -237,6 +237,33 @@ local function selection_input(draw)
    }
 end
 
+-- ---- healing -------------------------------------------------------------------------------
+
+local function healing_input(draw)
+   local function maybe(value) return draw:chance(0.8) and value or -1 end
+   return policy_host.situation({
+      hour = draw:from(0, 24), weekday = draw:whole(1, 7), load = maybe(draw:from(0, 16)),
+      searches_per_second = maybe(draw:scale(1e-3, 1e5)), idle_s = maybe(draw:scale(1e-3, 1e6)),
+      asked = draw:chance(0.2) and 1 or 0, waiting = draw:whole(1, 8192), used = draw:whole(0, 1e6),
+      held_out = draw:whole(0, 1e4), min_samples = draw:whole(10, 1000),
+      since_round_s = maybe(draw:scale(0.01, 1e7)),
+      round_s = maybe(draw:scale(1e-3, 1e4)), gain = draw:chance(0.8) and draw:from(-1, 1) or 0 / 0,
+      rows = maybe(draw:scale(1, 1e9)), links = maybe(draw:from(0, 32)), room = draw:whole(1, 32),
+      budget = draw:from(0.01, 1),
+   })
+end
+
+local healing_numbers = number_differences({ "queries", "rows_per_query", "links_per_node", "min_requests",
+   "min_gain" })
+
+local function healing_differences(a, b)
+   local found = healing_numbers(a, b)
+   if a.run ~= b.run then
+      table.insert(found, 1, ("run %s -> %s"):format(tostring(a.run), tostring(b.run)))
+   end
+   return found
+end
+
 -- ---- the table -----------------------------------------------------------------------------
 
 --- By the name of a kind: `input(draw)`, `run(host, input)` giving result, cause and failure,
@@ -263,6 +290,10 @@ M.kinds = {
    selection = {
       functions = "predict", input = selection_input, differences = number_differences({ "hnsw", "ivfflat" }),
       run = function(host, input) return host:predict(input.hnsw, input.ivfflat, input.features) end,
+   },
+   healing = {
+      functions = "heal", input = healing_input, differences = healing_differences,
+      run = function(host, input) return host:heal(input) end,
    },
    retention = {
       functions = "merge and keep", input = retention_input, run = run_retention,

@@ -208,6 +208,37 @@ function policy.self_test(self)
 end
 ]]
 
+BODIES.healing = [[
+      queries = 400, -- that must wait before a round
+      busiest = 0.5, -- share of a core that searches may take meanwhile
+   },
+}
+
+local config = policy.defaults
+
+-- situation: hour (of the day, 0 to 24), weekday (1 Monday to 7), load (share of a core that searches
+-- take), searches_per_second, idle_s (since the last search), asked (true: somebody waits); waiting,
+-- used (queries), held_out (queries that judge), min_samples; since_round_s, round_s, gain (of the
+-- last round); rows, links (a node has), room (for them), budget. What is not known is nil.
+function policy.heal(situation)
+   return {
+      run = situation.waiting >= math.max(config.queries, situation.used)
+         and situation.held_out >= situation.min_samples and (situation.load or 0) <= config.busiest,
+      queries = 8192, -- that may ask, at most
+      rows_per_query = 48, -- nearest rows that a query joins, 2 to 128
+      links_per_node = lib.clamp(situation.room, 1, 32),
+      min_requests = 1, -- queries that must ask for a link
+      min_gain = 0, -- the round stays if it gains more, 0 to 1
+   }
+end
+
+function policy.self_test(self)
+   local busy = { waiting = 1000, used = 0, held_out = 100, min_samples = 100, load = 2, room = 8 }
+   if self.heal(busy).run then return "nothing may run while searches take two cores" end
+   return true
+end
+]]
+
 local SPEC = [[
 -- The specification of NAME.lua. Run it with busted, from ruvector's root or with its lua folder in
 -- LUA_PATH.
@@ -272,6 +303,15 @@ EXAMPLES.selection = [[
       local costs, cause = policy.host:predict({ cost = 10 }, { cost = 20 })
       assert.equal("ok", cause)
       assert.is_true(costs.hnsw < costs.ivfflat)
+   end)]]
+
+EXAMPLES.healing = [[
+   it("waits until there is enough to learn from", function()
+      local policy_host = require("ruvector.policy_host")
+      local answer, cause = policy.host:heal(policy_host.situation({ waiting = 399 }))
+      assert.equal("ok", cause)
+      assert.is_false(answer.run)
+      assert.is_true((policy.host:heal(policy_host.situation({ waiting = 400 }))).run)
    end)]]
 
 local function fill(text, values)
