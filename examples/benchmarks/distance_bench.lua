@@ -6,8 +6,9 @@
 -- that every row comes from memory, as in an exact scan. The bound is the time that this machine
 -- takes just to read the same bytes, measured in the same run: a kernel at 1.0x of it cannot be
 -- made faster by better arithmetic. A second table takes rows in random order, as a graph search
--- does, one by one and through the batch call, which prefetches. Each figure is the best of several
--- passes. RUVECTOR_BENCH_MB sets the working set (default 192).
+-- does, one by one and through the batch call, which prefetches. A third has blocks of rows that are in
+-- the cache, as the exact pass of learning has: pair by pair and in tiles, in turns, and the ratio of
+-- both. Each figure is the best of several passes. RUVECTOR_BENCH_MB sets the working set (default 192).
 
 local engine = require("ruvector.engine")
 local ffi, lib = engine.ffi, engine.lib
@@ -154,8 +155,49 @@ local function random_order()
    print(one .. "\n" .. batched)
 end
 
+-- The exact pass: some queries against one block of rows. Both ways take turns, so that they see the
+-- same machine.
+local function blocks()
+   local queries, rows = 16, 64
+   local heading = "\nRows in the cache (%d), %d queries, level %s, ns per distance "
+      .. "(and the share of pair by pair)\n%-29s"
+   print(heading:format(rows, queries, ffi.string(lib.rv_kernels_active().name), "")
+      .. ("%20s"):rep(#DIMS):format(unpack(DIMS)))
+   local floats, out = ffi.cast("const float *", address), ffi.new("float[?]", queries * rows)
+   for name, metric in pairs({ l2 = lib.RV_METRIC_L2, ip = lib.RV_METRIC_IP, l1 = lib.RV_METRIC_L1 }) do
+      local lines = { ("%-29s"):format(name .. " pair by pair"), ("%-29s"):format(name .. " in tiles") }
+      for _, dim in ipairs(DIMS) do
+         local block = ffi.new("const float *[?]", rows)
+         for i = 0, rows - 1 do block[i] = floats + (queries + i) * dim end
+         local ways = {
+            function()
+               for q = 0, queries - 1 do
+                  lib.rv_raw_distance_batch(metric, false, floats + q * dim, block, rows, dim, out + q * rows)
+               end
+            end,
+            function()
+               lib.rv_raw_distance_block(metric, false, floats, queries, block, rows, dim, out)
+            end,
+         }
+         local best, repeats = { math.huge, math.huge }, math.ceil(2e6 / (queries * rows * dim))
+         local started = now()
+         repeat
+            for way, run in ipairs(ways) do
+               local from = now()
+               for _ = 1, repeats do run() end
+               best[way] = math.min(best[way], (now() - from) / (repeats * queries * rows))
+            end
+         until now() - started > 4 * SLICE_NS
+         lines[1] = lines[1] .. ("%20.1f"):format(best[1])
+         lines[2] = lines[2] .. ("%20s"):format(("%.1f (%.2f)"):format(best[2], best[2] / best[1]))
+      end
+      print(table.concat(lines, "\n"))
+   end
+end
+
 local bandwidth = read_bandwidth()
 print(("working set %d MB, read bandwidth %.1f GB/s, level in use: %s"):format(BYTES / 2 ^ 20, bandwidth,
    ffi.string(lib.rv_kernels_active().name)))
 sequential(bandwidth)
 random_order()
+blocks()

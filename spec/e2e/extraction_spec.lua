@@ -68,8 +68,9 @@ describe("an extraction", function()
       search(db, 50)
       other:exec("BEGIN; SELECT ruvector_consolidate_patterns('items_embedding')")
       db:send("SELECT ruvector_extract_patterns('items')")
-      clock.wait_until("the worker to be at it", learning.LIMIT, function()
-         return other:value([[SELECT count(*) FROM pg_stat_activity
+      local watcher = server:connect() -- a transaction sees one state of the activity only
+      clock.wait_until("the call to wait for the worker", learning.LIMIT, function()
+         return watcher:value([[SELECT count(*) FROM pg_stat_activity
             WHERE pid = $1 AND wait_event_type = 'Extension' AND state = 'active']], db:backend_pid()) == 1
       end)
       other:exec("COMMIT")

@@ -99,7 +99,39 @@ local function operands(dim, offset)
    return a, rows, keep
 end
 
+-- A tile's queries and rows, each in a buffer of its own as operands() makes them.
+local function tile_operands(dim, offset)
+   local queries, rows, keep = ffi.new("const float *[2]"), ffi.new("const float *[4]"), {}
+   for i = 0, 3 do
+      local a, codes, buffers = operands(dim, offset + i)
+      rows[i] = codes.float
+      if i < 2 then queries[i] = a end
+      keep[#keep + 1] = buffers
+   end
+   return queries, rows, keep
+end
+
+local function tiles_are_pairs(kernels)
+   for _, name in ipairs({ "l2_squared", "inner_product", "l1" }) do
+      it(("compute %s in tiles as pair by pair, to the bit"):format(name), function()
+         local out = ffi.new("float[8]")
+         for _, dim in ipairs(DIMS) do
+            local queries, rows, keep = tile_operands(dim, dim % 5)
+            kernels[name .. "_tile"](queries, rows, dim, out)
+            for at = 0, 7 do
+               local expected = kernels[name](queries[math.floor(at / 4)], rows[at % 4], dim)
+               assert(out[at] == expected,
+                  ("dim %d, pair %d: %.9g, alone %.9g"):format(dim, at, out[at], expected))
+            end
+            assert.is_table(keep)
+         end
+      end)
+   end
+end
+
 describe("the scalar kernels", function()
+   tiles_are_pairs(scalar)
+
    for _, kernel in ipairs(KERNELS) do
       it(("compute %s as double precision does, at every dimension"):format(kernel[1]), function()
          for _, dim in ipairs(DIMS) do
@@ -123,6 +155,7 @@ end)
 
 for _, level in ipairs(present) do
    describe("the " .. level.name .. " kernels", function()
+      tiles_are_pairs(level.kernels)
       for _, kernel in ipairs(KERNELS) do
          it(("agree with the scalar %s at every dimension and alignment"):format(kernel[1]), function()
             for _, dim in ipairs(DIMS) do
@@ -522,6 +555,51 @@ describe("the metric form", function()
       for _, metric in pairs(METRICS) do
          local map = lib.rv_metric_map_make(metric, 1, 1)
          assert.is_true(lib.rv_metric_map_apply(map, -3) >= 0)
+      end
+   end)
+end)
+
+describe("a block of distances", function()
+   local BLOCK_METRICS = { l2 = lib.RV_METRIC_L2, ip = lib.RV_METRIC_IP, cosine = lib.RV_METRIC_COSINE,
+      l1 = lib.RV_METRIC_L1 }
+
+   for name, metric in pairs(BLOCK_METRICS) do
+      it("has of each pair what the pair alone has, whatever the block, under " .. name, function()
+         local dim, most_queries, most_rows = 37, 5, 9
+         local queries, memory = ffi.new("float[?]", most_queries * dim), ffi.new("float[?]", most_rows * dim)
+         for i = 0, most_queries * dim - 1 do queries[i] = element() end
+         for i = 0, most_rows * dim - 1 do memory[i] = element() end
+         local rows = ffi.new("const float *[?]", most_rows)
+         for i = 0, most_rows - 1 do rows[i] = memory + i * dim end
+         for _, unit in ipairs({ false, true }) do
+            local alone = unit and lib.rv_raw_distance_unit or lib.rv_raw_distance
+            for query_count = 0, most_queries do
+               for count = 0, most_rows do
+                  local out = ffi.new("float[?]", query_count * count + 1)
+                  out[query_count * count] = 4711
+                  lib.rv_raw_distance_block(metric, unit, queries, query_count, rows, count, dim, out)
+                  for i = 0, query_count - 1 do
+                     for j = 0, count - 1 do
+                        assert.equal(alone(metric, queries + i * dim, rows[j], dim), out[i * count + j])
+                     end
+                  end
+                  assert.equal(4711, out[query_count * count])
+               end
+            end
+         end
+      end)
+   end
+
+   it("keeps ties: equal rows are equally far from a query in every place of the block", function()
+      local dim, count = 100, 64
+      local queries, row = ffi.new("float[?]", 3 * dim), ffi.new("float[?]", dim)
+      for i = 0, 3 * dim - 1 do queries[i] = element() end
+      for i = 0, dim - 1 do row[i] = element() end
+      local rows, out = ffi.new("const float *[?]", count), ffi.new("float[?]", 3 * count)
+      for i = 0, count - 1 do rows[i] = row end
+      lib.rv_raw_distance_block(lib.RV_METRIC_L2, false, queries, 3, rows, count, dim, out)
+      for i = 0, 2 do
+         for j = 1, count - 1 do assert.equal(out[i * count], out[i * count + j]) end
       end
    end)
 end)

@@ -85,6 +85,51 @@ rv_raw_distance_batch(rv_metric metric, bool unit, const float *query, const flo
     }
 }
 
+typedef void (*tile_kernel)(const float *const *queries, const float *const *rows, uint32_t dim,
+                            float *out);
+
+/* NULL: none. */
+static tile_kernel
+tile_kernel_of(const rv_kernels *kernels, rv_metric metric, bool unit)
+{
+    switch (metric) {
+        case RV_METRIC_IP:
+            return kernels->inner_product_tile;
+        case RV_METRIC_COSINE:
+            return unit ? kernels->inner_product_tile : NULL;
+        case RV_METRIC_L1:
+            return kernels->l1_tile;
+        default:
+            return kernels->l2_squared_tile;
+    }
+}
+
+void
+rv_raw_distance_block(rv_metric metric, bool unit, const float *queries, size_t query_count,
+                      const float *const *rows, size_t count, uint32_t dim, float *out)
+{
+    float_kernel pair = kernel_of(rv_kernels_active(), metric, unit);
+    tile_kernel tile = tile_kernel_of(rv_kernels_active(), metric, unit);
+    size_t tiled_queries = tile == NULL ? 0 : query_count - query_count % RV_TILE_QUERIES;
+    size_t tiled_rows = count - count % RV_TILE_ROWS;
+
+    for (size_t i = 0; i < tiled_queries; i += RV_TILE_QUERIES) {
+        const float *of_tile[RV_TILE_QUERIES] = {queries + i * dim, queries + (i + 1) * dim};
+
+        for (size_t j = 0; j < tiled_rows; j += RV_TILE_ROWS) {
+            float values[RV_TILE_QUERIES * RV_TILE_ROWS];
+
+            tile(of_tile, rows + j, dim, values);
+            for (size_t at = 0; at < RV_TILE_QUERIES * RV_TILE_ROWS; at++)
+                out[(i + at / RV_TILE_ROWS) * count + j + at % RV_TILE_ROWS] =
+                    raw_of(metric, values[at]);
+        }
+    }
+    for (size_t i = 0; i < query_count; i++)
+        for (size_t j = i < tiled_queries ? tiled_rows : 0; j < count; j++)
+            out[i * count + j] = raw_of(metric, pair(queries + i * dim, rows[j], dim));
+}
+
 /* The Euclidean norm in double precision, sound over the whole range of float32. */
 static double
 norm_double(const float *a, uint32_t dim)

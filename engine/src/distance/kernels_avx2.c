@@ -127,6 +127,13 @@ vec_fnma(vec x, vec y, vec z)
     return _mm256_fnmadd_ps(x, y, z);
 }
 
+RV_INLINE vec
+vec_keep(vec v)
+{
+    __asm__("" : "+x"(v));
+    return v;
+}
+
 RV_INLINE float
 vec_sum(vec v)
 {
@@ -134,6 +141,19 @@ vec_sum(vec v)
     sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
     sum = _mm_add_ss(sum, _mm_movehdup_ps(sum));
     return _mm_cvtss_f32(sum);
+}
+
+/* The lanes of the four halved sums stand across each other after the transposition. */
+RV_INLINE void
+vec_sum_four(float *p, vec v0, vec v1, vec v2, vec v3)
+{
+    __m128 s0 = _mm_add_ps(_mm256_castps256_ps128(v0), _mm256_extractf128_ps(v0, 1));
+    __m128 s1 = _mm_add_ps(_mm256_castps256_ps128(v1), _mm256_extractf128_ps(v1, 1));
+    __m128 s2 = _mm_add_ps(_mm256_castps256_ps128(v2), _mm256_extractf128_ps(v2, 1));
+    __m128 s3 = _mm_add_ps(_mm256_castps256_ps128(v3), _mm256_extractf128_ps(v3, 1));
+
+    _MM_TRANSPOSE4_PS(s0, s1, s2, s3);
+    _mm_storeu_ps(p, _mm_add_ps(_mm_add_ps(s0, s2), _mm_add_ps(s1, s3)));
 }
 
 #define CODES_WIDTH 16

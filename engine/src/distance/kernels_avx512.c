@@ -125,10 +125,26 @@ vec_fnma(vec x, vec y, vec z)
     return _mm512_fnmadd_ps(x, y, z);
 }
 
+RV_INLINE vec
+vec_keep(vec v)
+{
+    __asm__("" : "+v"(v));
+    return v;
+}
+
 RV_INLINE float
 vec_sum(vec v)
 {
     return _mm512_reduce_add_ps(v);
+}
+
+RV_INLINE void
+vec_sum_four(float *p, vec v0, vec v1, vec v2, vec v3)
+{
+    p[0] = vec_sum(v0);
+    p[1] = vec_sum(v1);
+    p[2] = vec_sum(v2);
+    p[3] = vec_sum(v3);
 }
 
 #define CODES_WIDTH 32

@@ -14,6 +14,9 @@
  *   vec_add(x, y) vec_sub(x, y) vec_abs(x)
  *   vec_fma(x, y, z) = x * y + z, vec_fnma(x, y, z) = z - x * y
  *   vec_sum(v)                                 the sum of the lanes
+ * where VEC_WIDTH > 1
+ *   vec_sum_four(p, v0, v1, v2, v3)            the sums of four, each as by vec_sum to the bit
+ *   vec_keep(v)                                v; from here on in a register
  * and, where the level has integers that wide, CODES_WIDTH and the type codes (sums of int32)
  *   codes_zero() codes_add_products(s, p, q)   of CODES_WIDTH int16 at p and int8 at q
  *   codes_sum(s, t)                            the sum of the lanes of both
@@ -92,6 +95,130 @@ sum_terms(const float *a, const void *row, float row_scale, size_t dim, row_type
         s1 = add_term(s1, vec_load_part(a + i, dim - i), load_row_part(row, i, dim - i, type),
                       scale, type, t);
     return vec_sum(vec_add(vec_add(s0, s1), vec_add(s2, s3)));
+}
+
+#if VEC_WIDTH > 1
+
+/* One accumulator for each pair of a tile: q<query>r<row>. */
+typedef struct tile_sums {
+    vec q0r0, q0r1, q0r2, q0r3;
+    vec q1r0, q1r1, q1r2, q1r3;
+} tile_sums;
+
+RV_INLINE void
+add_tile_terms(tile_sums *s, vec q0, vec q1, vec r0, vec r1, vec r2, vec r3, term t)
+{
+    vec one = vec_set1(1.0f);
+
+    /* Otherwise the compiler makes each use a load of its own, and loads are what is scarce. */
+    r0 = vec_keep(r0);
+    r1 = vec_keep(r1);
+    r2 = vec_keep(r2);
+    r3 = vec_keep(r3);
+    s->q0r0 = add_term(s->q0r0, q0, r0, one, ROW_FLOAT, t);
+    s->q1r0 = add_term(s->q1r0, q1, r0, one, ROW_FLOAT, t);
+    s->q0r1 = add_term(s->q0r1, q0, r1, one, ROW_FLOAT, t);
+    s->q1r1 = add_term(s->q1r1, q1, r1, one, ROW_FLOAT, t);
+    s->q0r2 = add_term(s->q0r2, q0, r2, one, ROW_FLOAT, t);
+    s->q1r2 = add_term(s->q1r2, q1, r2, one, ROW_FLOAT, t);
+    s->q0r3 = add_term(s->q0r3, q0, r3, one, ROW_FLOAT, t);
+    s->q1r3 = add_term(s->q1r3, q1, r3, one, ROW_FLOAT, t);
+}
+
+/* The elements from `from` up to `to`, VEC_WIDTH of them at every step. */
+RV_INLINE void
+add_tile_steps(tile_sums *sums, const float *const *q, const float *const *r, size_t from,
+               size_t to, size_t step, term t)
+{
+    const float *q0 = q[0], *q1 = q[1], *r0 = r[0], *r1 = r[1], *r2 = r[2], *r3 = r[3];
+    tile_sums s = *sums;
+
+    for (size_t i = from; i < to; i += step)
+        add_tile_terms(&s, vec_load(q0 + i), vec_load(q1 + i), vec_load(r0 + i), vec_load(r1 + i),
+                       vec_load(r2 + i), vec_load(r3 + i), t);
+    *sums = s;
+}
+
+RV_INLINE vec
+sum_of_pair(vec s0, vec s1, vec s2, vec s3)
+{
+    return vec_add(vec_add(s0, s1), vec_add(s2, s3));
+}
+
+/*
+ * A tile of RV_TILE_QUERIES x RV_TILE_ROWS pairs: what is loaded once serves several of them. A
+ * pair's terms enter the same four accumulators in the same order as in sum_terms, so the result
+ * is the same to the bit. Four accumulators of eight pairs find no room in the registers, so the
+ * tile is walked once for each accumulator, in stretches that stay in the nearest cache.
+ */
+#define TILE_STRETCH ((size_t)512) /* elements; a multiple of 4 * VEC_WIDTH */
+
+RV_INLINE void
+sum_tile_terms(const float *const *q, const float *const *r, size_t dim, float *out, term t)
+{
+    const size_t w = VEC_WIDTH;
+    const size_t whole = dim - dim % (4 * w);
+    const size_t full = dim - dim % w;
+    const vec zero = vec_zero();
+    tile_sums s[4];
+
+    for (size_t a = 0; a < 4; a++) {
+        s[a] = (tile_sums){zero, zero, zero, zero, zero, zero, zero, zero};
+        add_tile_steps(&s[a], q, r, a * w, whole < TILE_STRETCH ? whole : TILE_STRETCH, 4 * w, t);
+    }
+    for (size_t start = TILE_STRETCH; start < whole; start += TILE_STRETCH) {
+        size_t end = whole - start < TILE_STRETCH ? whole : start + TILE_STRETCH;
+
+        for (size_t a = 0; a < 4; a++)
+            add_tile_steps(&s[a], q, r, start + a * w, end, 4 * w, t);
+    }
+    add_tile_steps(&s[0], q, r, whole, full, w, t);
+    if (full < dim) {
+        size_t n = dim - full;
+
+        add_tile_terms(&s[1], vec_load_part(q[0] + full, n), vec_load_part(q[1] + full, n),
+                       vec_load_part(r[0] + full, n), vec_load_part(r[1] + full, n),
+                       vec_load_part(r[2] + full, n), vec_load_part(r[3] + full, n), t);
+    }
+    vec_sum_four(out, sum_of_pair(s[0].q0r0, s[1].q0r0, s[2].q0r0, s[3].q0r0),
+                 sum_of_pair(s[0].q0r1, s[1].q0r1, s[2].q0r1, s[3].q0r1),
+                 sum_of_pair(s[0].q0r2, s[1].q0r2, s[2].q0r2, s[3].q0r2),
+                 sum_of_pair(s[0].q0r3, s[1].q0r3, s[2].q0r3, s[3].q0r3));
+    vec_sum_four(out + RV_TILE_ROWS, sum_of_pair(s[0].q1r0, s[1].q1r0, s[2].q1r0, s[3].q1r0),
+                 sum_of_pair(s[0].q1r1, s[1].q1r1, s[2].q1r1, s[3].q1r1),
+                 sum_of_pair(s[0].q1r2, s[1].q1r2, s[2].q1r2, s[3].q1r2),
+                 sum_of_pair(s[0].q1r3, s[1].q1r3, s[2].q1r3, s[3].q1r3));
+}
+
+#else
+
+/* The four accumulators of one pair already are a vector to the compiler: nothing is left to gain.
+ */
+RV_INLINE void
+sum_tile_terms(const float *const *q, const float *const *r, size_t dim, float *out, term t)
+{
+    for (size_t at = 0; at < RV_TILE_QUERIES * RV_TILE_ROWS; at++)
+        out[at] = sum_terms(q[at / RV_TILE_ROWS], r[at % RV_TILE_ROWS], 1.0f, dim, ROW_FLOAT, t);
+}
+
+#endif
+
+static void
+l2_squared_tile(const float *const *queries, const float *const *rows, uint32_t dim, float *out)
+{
+    sum_tile_terms(queries, rows, dim, out, TERM_L2);
+}
+
+static void
+inner_product_tile(const float *const *queries, const float *const *rows, uint32_t dim, float *out)
+{
+    sum_tile_terms(queries, rows, dim, out, TERM_IP);
+}
+
+static void
+l1_tile(const float *const *queries, const float *const *rows, uint32_t dim, float *out)
+{
+    sum_tile_terms(queries, rows, dim, out, TERM_L1);
 }
 
 static float
@@ -263,6 +390,9 @@ const rv_kernels RV_LEVEL_TABLE = {
     .inner_product = inner_product,
     .l1 = l1,
     .cosine = cosine,
+    .l2_squared_tile = l2_squared_tile,
+    .inner_product_tile = inner_product_tile,
+    .l1_tile = l1_tile,
     .l2_squared_half = l2_squared_half,
     .inner_product_half = inner_product_half,
     .l1_half = l1_half,

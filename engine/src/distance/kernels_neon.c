@@ -137,10 +137,28 @@ vec_fnma(vec x, vec y, vec z)
     return vec_fma((vec){simde_vnegq_f32(x.low), simde_vnegq_f32(x.high)}, y, z);
 }
 
+RV_INLINE vec
+vec_keep(vec v)
+{
+#if defined(__aarch64__)
+    __asm__("" : "+w"(v.low), "+w"(v.high));
+#endif
+    return v;
+}
+
 RV_INLINE float
 vec_sum(vec v)
 {
     return simde_vaddvq_f32(simde_vaddq_f32(v.low, v.high));
+}
+
+RV_INLINE void
+vec_sum_four(float *p, vec v0, vec v1, vec v2, vec v3)
+{
+    p[0] = vec_sum(v0);
+    p[1] = vec_sum(v1);
+    p[2] = vec_sum(v2);
+    p[3] = vec_sum(v3);
 }
 
 #define CODES_WIDTH 8

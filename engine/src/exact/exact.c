@@ -1,9 +1,10 @@
 /*
  * exact.c - exact k nearest rows for a batch of queries.
  *
- * Every query keeps a heap of its k best, the worst on top. Rows come in blocks; for every query
- * the distances to one block are computed together, while the block's vectors are in the cache, and
- * only those that beat the query's worst go further. Hits are ordered by distance, then id, so the
+ * Every query keeps a heap of its k best, the worst on top. Rows come in blocks; the distances of
+ * a few queries to one block are computed together, while the block's vectors are in the cache, and
+ * only those that beat the query's worst go further. A distance does not depend on what it is
+ * computed together with (rv_raw_distance_block). Hits are ordered by distance, then id, so the
  * result does not depend on the order of feeding.
  */
 #include "ruvector/exact.h"
@@ -148,13 +149,17 @@ rv_exact_feed(rv_exact *exact, const float *const *rows, const uint64_t *ids, ui
     (void)err;
     for (uint32_t start = 0; start < count; start += RV_EXACT_BLOCK) {
         uint32_t block = count - start < RV_EXACT_BLOCK ? count - start : RV_EXACT_BLOCK;
-        float distances[RV_EXACT_BLOCK];
+        float distances[RV_TILE_QUERIES * RV_EXACT_BLOCK];
 
-        for (uint32_t query = 0; query < exact->count; query++) {
-            rv_raw_distance_batch(exact->metric, exact->unit,
-                                  exact->queries + (size_t)query * exact->dim, rows + start, block,
-                                  exact->dim, distances);
-            offer(exact, query, distances, ids + start, block);
+        for (uint32_t query = 0; query < exact->count; query += RV_TILE_QUERIES) {
+            uint32_t left = exact->count - query;
+            uint32_t together = left < RV_TILE_QUERIES ? left : RV_TILE_QUERIES;
+
+            rv_raw_distance_block(exact->metric, exact->unit,
+                                  exact->queries + (size_t)query * exact->dim, together,
+                                  rows + start, block, exact->dim, distances);
+            for (uint32_t i = 0; i < together; i++)
+                offer(exact, query + i, distances + (size_t)i * block, ids + start, block);
         }
     }
     exact->distances += (uint64_t)exact->count * count;
