@@ -118,6 +118,21 @@ describe("the policies of a running server", function()
       assert.equal(1, times, "one line in the log for one cause")
    end)
 
+   it("are asked once while the question stays the same", function()
+      write("interpolation", failing("interpolation",
+         "interpolate = function() return { slack = 0.5, ef_search = 50, probes = 3 } end"))
+      db:exec("SELECT ruvector_reload_policies()")
+      learning.set_target_of(db, "items", { "slack", "memory" }, 1)
+      learning.search(db, "items", { query })
+      local regions = db:value([[SELECT active FROM ruvector_learning_levers('items')
+         WHERE lever = 'regions']])
+      local before = policy("interpolation").calls
+      for _ = 1, 5 do learning.search(db, "items", { query }) end
+      assert.near(0.5, db:value("SELECT slack FROM ruvector_last_search()"), 1e-6)
+      -- with patterns the question is another for every query
+      assert.equal(before + (regions and 5 or 0), policy("interpolation").calls)
+   end)
+
    it("that never end are stopped and never fail a query", function()
       write("interpolation", failing("interpolation", "interpolate = function() while true do end end"))
       db:exec("SELECT ruvector_reload_policies()")

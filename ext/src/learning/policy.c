@@ -30,6 +30,18 @@ static bool has_unlogged_failure = false;
 static const RuvPolicyNames *serving_names = NULL; /* see ruv_policy_use */
 static RuvShadow *shadow = NULL;
 
+/*
+ * The last answer of the interpolation policy that was given without patterns. Such an input
+ * follows from the plan and the target alone, so searches repeat it, and a policy is a function of
+ * its input: asking again would cost a search two microseconds for the same answer.
+ */
+static struct {
+    bool valid;
+    char id[RUV_POLICY_ID];
+    rv_interpolate_input in;
+    rv_interpolation out;
+} remembered_answer;
+
 static uint64
 shared_generation(void)
 {
@@ -127,6 +139,7 @@ ruv_policy_reload(rv_host_failure *failure)
         MemoryContextDelete(context);
         return cause;
     }
+    remembered_answer.valid = false;
     if (host != NULL) {
         rv_host_destroy(host);
         MemoryContextDelete(host_context);
@@ -317,6 +330,29 @@ finish_call(rv_host *serving, rv_policy_kind kind, rv_host_cause cause, instr_ti
     log_failure();
 }
 
+/* Whether the policy in use has answered this, and what. */
+static bool
+recall_answer(const char *id, const rv_interpolate_input *in, rv_interpolation *out)
+{
+    if (!remembered_answer.valid || id == NULL || in->pattern_count > 0 ||
+        strcmp(remembered_answer.id, id) != 0 ||
+        memcmp(&remembered_answer.in, in, sizeof(*in)) != 0)
+        return false;
+    *out = remembered_answer.out;
+    return true;
+}
+
+static void
+remember_answer(const char *id, const rv_interpolate_input *in, const rv_interpolation *out)
+{
+    if (id == NULL || in->pattern_count > 0 || strlen(id) >= sizeof(remembered_answer.id))
+        return;
+    strlcpy(remembered_answer.id, id, sizeof(remembered_answer.id));
+    remembered_answer.in = *in;
+    remembered_answer.out = *out;
+    remembered_answer.valid = true;
+}
+
 rv_host_cause
 ruv_policy_interpolate(const rv_interpolate_input *in, rv_interpolation *out)
 {
@@ -332,9 +368,13 @@ ruv_policy_interpolate(const rv_interpolate_input *in, rv_interpolation *out)
         return RV_HOST_MEMORY;
     }
     use_chosen(serving, RV_POLICY_INTERPOLATION);
+    if (recall_answer(rv_host_used(serving, RV_POLICY_INTERPOLATION), in, out))
+        return RV_HOST_OK;
     INSTR_TIME_SET_CURRENT(started);
     cause = rv_host_interpolate(serving, in, out, &failure);
     finish_call(serving, RV_POLICY_INTERPOLATION, cause, started);
+    if (cause == RV_HOST_OK)
+        remember_answer(rv_host_used(serving, RV_POLICY_INTERPOLATION), in, out);
     return cause;
 }
 

@@ -326,6 +326,16 @@ graph_prefetch(void *ctx, rv_node ref)
                  graph->geometry.rest - graph->geometry.links);
 }
 
+void
+ruhnsw_graph_prefetch(const RuhnswGraph *graph, const rv_node *nodes, uint32 count)
+{
+    uint32 bytes = Min(sizeof(RuhnswNode) + graph->geometry.code_size, PREFETCH_BYTES);
+
+    for (uint32 i = 0; i < count; i++)
+        ruv_prefetch(&graph->reader, ruhnsw_ref_block(nodes[i]),
+                     ruhnsw_slot_start(&graph->geometry, ruhnsw_ref_offset(nodes[i])), bytes);
+}
+
 static rv_status
 graph_expand(void *ctx, rv_node node, int level, rv_visited *visited, rv_neighbour *out,
              uint32_t capacity, uint32_t *count)

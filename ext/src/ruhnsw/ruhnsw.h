@@ -105,6 +105,9 @@ extern Page ruhnsw_lock_page(RuhnswGraph *graph, BlockNumber block, RuvPeek *pee
 /* Raises the error that something refers to a block past the end of the file. */
 extern void ruhnsw_no_such_block(const RuhnswGraph *graph, BlockNumber block);
 
+/* Asks the memory for what comparing these nodes will read. */
+extern void ruhnsw_graph_prefetch(const RuhnswGraph *graph, const rv_node *nodes, uint32 count);
+
 /* ---- links (links.c) ---- */
 
 /*

@@ -264,6 +264,7 @@ start_search(IndexScanDesc scan)
         }
         count = make_starts(state, starts);
         level = count > 1 ? 0 : meta->entry_level;
+        ruhnsw_graph_prefetch(&state->graph, starts, count);
         ruv_check(rv_beam_start(state->beam, &state->rule, meta->entry, level, starts, count, &err),
                   &err, "ruhnsw search");
     } while (state->graph.entry_vanished);
