@@ -103,6 +103,12 @@ ruv_feedback_weigh(RuvIndexState *state, uint32 k)
     pfree(factors);
 }
 
+bool
+ruv_sample_calibrates(const RuvSample *sample)
+{
+    return sample->even || proves_index_miss(sample);
+}
+
 double
 ruv_sample_weight(const RuvSample *sample)
 {

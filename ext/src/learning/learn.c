@@ -210,7 +210,7 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
 /* Judges again the samples on which there is new feedback. A verdict on a former build of the index
  * stands as it is. */
 static void
-judge_again(RuvIndexState *state, Relation index)
+judge_again(RuvIndexState *state, Relation table, Relation index)
 {
     rv_judge_input figures;
     ListCell *cell;
@@ -224,6 +224,8 @@ judge_again(RuvIndexState *state, Relation index)
         if (!sample->retrace)
             judge(sample, &figures, &sample->verdict);
         state->undistilled += note_feedback(sample);
+        if (sample->outdated && ruv_sample_calibrates(sample))
+            ruv_retrace_sample(state, table, index, sample);
     }
     state->feedback_waiting = 0;
 }
@@ -335,7 +337,7 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
         ruv_state_start_over(state, &identity);
     ruv_links_follow_resets(state);
     if (state->feedback_waiting > 0)
-        judge_again(state, index);
+        judge_again(state, table, index);
     if (pass_due(state, now, force))
         pass(state, table, index);
     if (ruv_recertify_due(state))

@@ -510,6 +510,28 @@ ruv_trace_again(RuvIndexState *state, Relation table, Relation index, RuvSample 
     rv_work_add(&memory->work, match.distances);
 }
 
+/* False: not enough is kept of it. */
+static bool
+retrace(RuvIndexState *state, Relation table, Relation index, RuvSample *sample, bool graph_changed)
+{
+    float truth[RV_TRAJECTORY_MAX_HITS];
+
+    if (isnan(sample->truth_bound) || sample->descent_efforts == NULL)
+        return false;
+    fill_truth(sample, truth);
+    if (graph_changed)
+        trace_from_descent(state, table, index, sample, truth);
+    trace_from_memory(state, table, index, sample, truth);
+    sample->outdated = false;
+    return true;
+}
+
+void
+ruv_retrace_sample(RuvIndexState *state, Relation table, Relation index, RuvSample *sample)
+{
+    (void)retrace(state, table, index, sample, true);
+}
+
 void
 ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index, bool graph_changed)
 {
@@ -521,14 +543,13 @@ ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index, bool g
 
     foreach (cell, state->samples) {
         RuvSample *sample = lfirst(cell);
-        float truth[RV_TRAJECTORY_MAX_HITS];
 
-        if (isnan(sample->truth_bound) || sample->descent_efforts == NULL)
+        if (!ruv_sample_calibrates(sample)) {
+            sample->outdated = true;
             continue;
-        fill_truth(sample, truth);
-        if (graph_changed)
-            trace_from_descent(state, table, index, sample, truth);
-        trace_from_memory(state, table, index, sample, truth);
+        }
+        if (!retrace(state, table, index, sample, graph_changed || sample->outdated))
+            continue;
         MemoryContextReset(single);
         if (++done % 16 == 0)
             ruv_worker_breathe();

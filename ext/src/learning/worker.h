@@ -71,6 +71,7 @@ typedef struct RuvSample {
     rv_work descent_work;
     float score;   /* in-search score from the index's own entry; < 0: not read */
     bool far;      /* no remembered query was near when it was traced */
+    bool outdated; /* traced with a former graph or memory: it did not calibrate */
     bool held_out; /* its query judges learned links and asks for none: links.c */
     double
         aged_s; /* seconds that the sample counts as older than it is: what it says is outdated */
@@ -380,8 +381,12 @@ extern bool ruv_learn_round(RuvIndexState *state, bool force);
  * active snapshot. */
 extern int ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample **batch,
                            int count);
-/* Traces the samples again from the entry points that the present flat memory gives; when the graph
- * has changed also from the descent. */
+/* Traces one sample again, on the present graph and with the present memory, as far as enough is
+ * kept of it. */
+extern void ruv_retrace_sample(RuvIndexState *state, Relation table, Relation index,
+                               RuvSample *sample);
+/* Traces the samples that calibrate again from the entry points that the present flat memory gives;
+ * when the graph has changed also from the descent. The others are outdated from then on. */
 extern void ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index,
                                 bool graph_changed);
 /* How many searches one pass over this table should take. */
@@ -486,6 +491,8 @@ extern void ruv_feedback_free(RuvSampleFeedback *feedback);
 extern void ruv_feedback_weigh(RuvIndexState *state, uint32 k);
 /* What a sample weighs in a calibration; 0: it takes no part. */
 extern double ruv_sample_weight(const RuvSample *sample);
+/* Whether it can have a weight. */
+extern bool ruv_sample_calibrates(const RuvSample *sample);
 
 /* ---- policy_choice.c, shadow.c ------------------------------------------------------------- */
 
