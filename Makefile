@@ -291,9 +291,10 @@ bench: build ## nanoseconds per distance against the memory bandwidth; the looku
 	@LUA_PATH='lua/?.lua;;' RUVECTOR_BUILD=$(BUILD) luajit examples/benchmarks/distance_bench.lua
 	@LUA_PATH='lua/?.lua;;' RUVECTOR_BUILD=$(BUILD) luajit examples/benchmarks/lookup_bench.lua
 
-bench-index: install-as-needed ## ruhnsw against pgvector: speed at equal recall, build, inserts, size, churn; QUICK=1 for a short one
+bench-index: install-as-needed ## ruhnsw and ruivfflat against pgvector: speed at equal recall, build, inserts, size, churn; QUICK=1 for a short one
 	@LUA_PATH='lua/?.lua;examples/?.lua;;' RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) \
-	  QUICK='$(QUICK)' DATASETS='$(DATASETS)' DATA='$(DATA)' EF='$(EF)' ROUNDS='$(ROUNDS)' \
+	  QUICK='$(QUICK)' KINDS='$(KINDS)' DATASETS='$(DATASETS)' DATA='$(DATA)' EF='$(EF)' \
+	  PROBES='$(PROBES)' LISTS='$(LISTS)' ROUNDS='$(ROUNDS)' \
 	  WINDOW='$(WINDOW)' QUERIES='$(QUERIES)' M='$(M)' EF_CONSTRUCTION='$(EF_CONSTRUCTION)' \
 	  EXTRA_WITH='$(EXTRA_WITH)' luajit examples/benchmarks/index_bench.lua
 

@@ -1,14 +1,15 @@
--- index_bench.lua - ruhnsw against pgvector's hnsw: same rows, same parameters, one server, in turns.
+-- index_bench.lua - ruhnsw against pgvector's hnsw, ruivfflat against its ivfflat: same rows, same
+-- parameters, one server, in turns.
 --
 --   make bench-index      or, for a few minutes only,      make bench-index QUICK=1
 --
--- Per data set, for every system:
+-- Per kind of index and data set, for every system (effort: ef_search or probes):
 --   build    seconds without parallel workers, over 95% of the rows
 --   insert   the other rows, one prepared statement and transaction each, by one client and by two
 --   build    seconds with one worker, over all rows, and bytes; this index is the one that is searched
---   recall   at ascending ef_search, until 0.99 is reached; kept are the values around 0.95 and 0.99, and 40
+--   recall   at ascending effort, until 0.99 is reached; kept are those around 0.95 and 0.99, and a usual one
 --   search   at each of these, short windows of one client and of two; the systems take turns within a round
---   churn    half of the rows deleted, vacuumed, inserted again: recall at the same ef_search
+--   churn    half of the rows deleted, vacuumed, inserted again: recall at the same effort
 --
 -- Speed at a recall is interpolated on a round's curve (ruvector.curve), ratios are taken within a round,
 -- and the median of the rounds counts. Everything learned is off. The client adds the same to both systems;
@@ -16,11 +17,13 @@
 --
 -- Environment (make passes its variables on):
 --   QUICK=1          the bundled data only, 500 queries, 3 short rounds
+--   KINDS="hnsw ivfflat"   the kinds of index
 --   DATASETS="a b"   by name; default: all that are present
 --   DATA=folder      where those that are not bundled are; default ../shared/data
---   EF="10 20 40"    the ef_search values to try, ascending
+--   EF="10 20 40", PROBES="1 2 4"   the efforts to try, ascending
 --   ROUNDS, WINDOW (seconds), QUERIES (test queries at most), M, EF_CONSTRUCTION
---   EXTRA_WITH="storage = int8; storage = float16"   more ruhnsw indexes, beside the plain one
+--   LISTS            of ivfflat; default: the square root of the number of rows
+--   EXTRA_WITH="storage = int8; storage = float16"   more of ruvector's indexes, beside the plain ones
 
 local clock = require("ruvector.clock")
 local cluster = require("ruvector.cluster")
@@ -32,21 +35,31 @@ local data = require("benchmarks.index.data")
 local systems = require("benchmarks.index.system")
 local terminal = require("demo.terminal")
 
-local DEFAULT_EF = 40
 local HELD_OUT = 20 -- each that many-th row is inserted and not built
-local EF_SEARCHES = "10 14 20 28 40 57 80 113 160 226 320 453 640 800 1000 1400 2000 2800 4000"
 local say = terminal.say
 local show, step, markdown = common.show, common.step, common.markdown
 
 local function options()
    local quick = common.flag("QUICK")
-   local o = { quick = quick, variants = { "" }, efs = common.numbers("EF", EF_SEARCHES),
+   local o = { quick = quick, variants = { "" }, kinds = {},
       rounds = common.number("ROUNDS", quick and 3 or 5),
       window = common.number("WINDOW", quick and 0.5 or 1),
-      queries = common.number("QUERIES", quick and 500 or 2000), m = common.number("M", 16),
-      ef_construction = common.number("EF_CONSTRUCTION", 64),
-      names = quick and { "debian-packages" } or data.NAMES }
-   if o.efs[1] < data.K then error(("EF %d is below the %d rows asked for"):format(o.efs[1], data.K), 0) end
+      queries = common.number("QUERIES", quick and 500 or 2000),
+      names = quick and { "debian-packages" } or data.NAMES,
+      parameters = {
+         hnsw = { m = common.number("M", 16), ef_construction = common.number("EF_CONSTRUCTION", 64) },
+         ivfflat = { lists = common.number("LISTS")
+            or function(set) return math.floor(math.sqrt(set.rows.count) + 0.5) end },
+      },
+      efforts = { hnsw = common.numbers("EF", systems.KINDS.hnsw.efforts),
+         ivfflat = common.numbers("PROBES", systems.KINDS.ivfflat.efforts) } }
+   if o.efforts.hnsw[1] < data.K then
+      error(("EF %d is below the %d rows asked for"):format(o.efforts.hnsw[1], data.K), 0)
+   end
+   for _, name in ipairs(common.words(common.text("KINDS", "hnsw ivfflat"), " ,")) do
+      o.kinds[#o.kinds + 1] = systems.KINDS[name]
+         or error(("unknown kind of index '%s'; known: hnsw, ivfflat"):format(name), 0)
+   end
    for _, with in ipairs(common.words(common.text("EXTRA_WITH", ""), ";")) do
       o.variants[#o.variants + 1] = with
    end
@@ -90,14 +103,15 @@ local function build_and_insert(run, set, system, out)
    system:check_plan(db, set)
 end
 
--- Recall at ascending ef_search, and of these the points worth timing.
+-- Recall at ascending effort, and of these the points worth timing.
 local function find_points(run, set, system)
    local all, keep, goal = {}, {}, criteria.GOALS[#criteria.GOALS]
-   for _, ef in ipairs(run.options.efs) do
-      if ef > system.largest_ef then break end
-      local recall, distances = system:recall(run.db, set, ef)
-      all[#all + 1] = { ef = ef, recall = recall, distances = distances, qps = { {}, {} }, latencies = {} }
-      if recall >= goal and ef >= DEFAULT_EF then break end
+   for _, effort in ipairs(run.options.efforts[run.kind.name]) do
+      if effort > system.largest_effort then break end
+      local recall, distances = system:recall(run.db, set, effort)
+      all[#all + 1] = { effort = effort, recall = recall, distances = distances, qps = { {}, {} },
+         latencies = {} }
+      if recall >= goal and effort >= run.kind.usual then break end
    end
    for _, wanted in ipairs(criteria.GOALS) do
       for i, point in ipairs(all) do
@@ -110,8 +124,8 @@ local function find_points(run, set, system)
    end
    local points = {}
    for i, point in ipairs(all) do
-      if keep[i] or point.ef == DEFAULT_EF or i == #all then
-         point.pages = system:pages(run.db, set, point.ef)
+      if keep[i] or point.effort == run.kind.usual or i == #all then
+         point.pages = system:pages(run.db, set, point.effort)
          points[#points + 1] = point
       end
    end
@@ -126,7 +140,7 @@ local function round(run, set, results, number)
       for i = 0, most do
          for _, r in ipairs(results) do
             local point = r.points[i]
-            local message = { setup = { point and r.system:set_ef(point.ef) }, offset = number * 307,
+            local message = { setup = { point and r.system:set_effort(point.effort) }, offset = number * 307,
                sql = point and r.system:search_sql(set) or r.system:floor_sql(),
                rows = point and data.K or 1 }
             if i == 0 or point then
@@ -162,16 +176,17 @@ local function churn(run, set, results)
    for _, r in ipairs(results) do
       local at = r.points[#r.points]
       for _, point in ipairs(r.points) do
-         if point.ef == DEFAULT_EF then at = point end
+         if point.effort == run.kind.usual then at = point end
       end
-      r.churn = { ef = at.ef, before = at.recall, after = (r.system:recall(run.db, set, at.ef)),
+      r.churn = { effort = at.effort, before = at.recall,
+         after = (r.system:recall(run.db, set, at.effort)),
          bytes = run.db:value(("SELECT pg_relation_size('%s_index')"):format(r.system.table)) }
    end
 end
 
 local function measure(run, set)
-   terminal.heading(("%s: %s x %d, %s, %d test queries"):format(set.name, terminal.thousands(set.rows.count),
-      set.rows.dim, set.metric, set.last - set.first + 1))
+   terminal.heading(("%s: %s: %s x %d, %s, %d test queries"):format(run.kind.name, set.name,
+      terminal.thousands(set.rows.count), set.rows.dim, set.metric, set.last - set.first + 1))
    run.pool:all(2, function()
       return { op = "connect", conninfo = run.server:conninfo(), setup = systems.SETUP }
    end)
@@ -197,7 +212,7 @@ end
 
 -- ---- the report --------------------------------------------------------------------------------
 
--- One line of the search table; label: the ef_search.
+-- One line of the search table; label: the effort.
 local function search_row(name, label, p)
    return { name, label, show(p.recall, "%.4f"), show(p.qps1, "%.0f"), show(p.qps2, "%.0f"),
       show(p.p50_us, "%.0f"), show(p.p99_us, "%.0f"), show(p.pages, "%.0f"),
@@ -205,7 +220,7 @@ local function search_row(name, label, p)
 end
 
 local function summary(point)
-   return { ef = point.ef, recall = point.recall, pages = point.pages, distances = point.distances,
+   return { effort = point.effort, recall = point.recall, pages = point.pages, distances = point.distances,
       p50_us = point.p50_us, p99_us = point.p99_us, qps1 = curve.median(point.qps[1]),
       qps2 = curve.median(point.qps[2]), qps_rounds = point.qps }
 end
@@ -226,7 +241,7 @@ local function at_goal(r, goal)
    return out
 end
 
-local function report(set, results)
+local function report(kind, set, results)
    local searches, rest = {}, {}
    for _, r in ipairs(results) do
       r.summaries, r.goals = {}, {}
@@ -235,25 +250,25 @@ local function report(set, results)
       r.floor = summary(r.protocol)
       searches[#searches + 1] = search_row(r.system.name, "protocol", r.floor)
       for _, p in ipairs(r.summaries) do
-         searches[#searches + 1] = search_row(r.system.name, tostring(p.ef), p)
+         searches[#searches + 1] = search_row(r.system.name, tostring(p.effort), p)
       end
       for _, p in ipairs(r.goals) do
          searches[#searches + 1] = search_row(r.system.name, ("at recall %.2f"):format(p.goal), p)
       end
       rest[#rest + 1] = { r.system.name, ("%.1f"):format(r.build[0]), ("%.1f"):format(r.build[1]),
          ("%.1f"):format(r.bytes / 1e6), ("%.0f"):format(r.insert[1]), ("%.0f"):format(r.insert[2]),
-         ("%d"):format(r.churn.ef), ("%.4f"):format(r.churn.before), ("%.4f"):format(r.churn.after),
+         ("%d"):format(r.churn.effort), ("%.4f"):format(r.churn.before), ("%.4f"):format(r.churn.after),
          ("%.1f"):format(r.churn.bytes / 1e6) }
    end
-   say(("\n### %s"):format(set.name))
-   markdown({ "index", "ef_search", "recall@10", "queries/s, 1 client", "queries/s, 2 clients", "p50 us",
+   say(("\n### %s: %s"):format(kind.name, set.name))
+   markdown({ "index", kind.effort, "recall@10", "queries/s, 1 client", "queries/s, 2 clients", "p50 us",
       "p99 us", "pages", "distances" }, searches)
    markdown({ "index", "build s, 0 workers", "build s, 1 worker", "MB", "inserts/s, 1 client",
-      "inserts/s, 2 clients", "churn at ef_search", "recall fresh", "recall after churn",
+      "inserts/s, 2 clients", "churn at " .. kind.effort, "recall fresh", "recall after churn",
       "MB after churn" }, rest)
 end
 
-local function judge(set_name, results)
+local function judge(kind, set_name, results)
    local theirs
    for _, r in ipairs(results) do
       if not r.system.ours then theirs = r end
@@ -261,7 +276,7 @@ local function judge(set_name, results)
    local out = {}
    for _, r in ipairs(results) do
       if r.system.ours then
-         for _, c in ipairs(criteria.judge(r, theirs)) do
+         for _, c in ipairs(criteria.judge(kind, r, theirs)) do
             c.set, c.index = set_name, r.system.name
             out[#out + 1] = c
          end
@@ -284,23 +299,27 @@ local function compare(run, sets, document)
    local pgvector = db:value("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
    if pgvector then db:exec("CREATE EXTENSION vector") end
    for _, sql in ipairs(systems.SETUP) do db:exec(sql) end
-   say(pgvector and "  pgvector " .. pgvector or "  pgvector is not installed: only ruhnsw is measured")
+   say(pgvector and "  pgvector " .. pgvector or "  pgvector is not installed: only ruvector is measured")
    document.pgvector = pgvector
-   run.systems = systems.all(run.options.variants, pgvector ~= nil, run.options.m,
-      run.options.ef_construction)
-   for _, set in ipairs(sets) do
-      local results = measure(run, set)
-      report(set, results)
-      local entry = { name = set.name, rows = set.rows.count, dimensions = set.rows.dim, metric = set.metric,
-         test_queries = set.last - set.first + 1, systems = {} }
-      for i, r in ipairs(results) do entry.systems[i] = system_document(r) end
-      table.insert(document.sets, entry)
-      for _, c in ipairs(judge(set.name, results)) do table.insert(document.criteria, c) end
+   for _, kind in ipairs(run.options.kinds) do
+      run.kind = kind
+      run.systems = systems.all(kind, run.options.variants, pgvector ~= nil,
+         run.options.parameters[kind.name])
+      for _, set in ipairs(sets) do
+         local results = measure(run, set)
+         report(kind, set, results)
+         local entry = { kind = kind.name, name = set.name, rows = set.rows.count, dimensions = set.rows.dim,
+            metric = set.metric, test_queries = set.last - set.first + 1, systems = {} }
+         for i, r in ipairs(results) do entry.systems[i] = system_document(r) end
+         table.insert(document.sets, entry)
+         for _, c in ipairs(judge(kind, set.name, results)) do table.insert(document.criteria, c) end
+      end
    end
    say("\n### criteria")
    local rows = {}
    for i, c in ipairs(document.criteria) do
-      rows[i] = { c.set, c.index, c.name, show(c.value, "%.3f"), c.limit, c.met and "met" or "not met" }
+      rows[i] = { c.set, c.index, c.name, show(c.value, "%.3f"), c.limit,
+         c.met == nil and "-" or c.met and "met" or "not met" }
    end
    markdown({ "data", "index", "criterion", "measured", "limit", "verdict" }, rows)
 end
@@ -308,9 +327,10 @@ end
 local function main(pool)
    local started, o = clock.now(), options()
    local output = common.output_directory()
-   terminal.heading("ruhnsw and pgvector's hnsw, in turns on one server")
+   terminal.heading("ruvector's indexes and pgvector's, in turns on one server")
    local sets = common.open_sets(o.names, o.queries)
-   local document = { m = o.m, ef_construction = o.ef_construction, rounds = o.rounds,
+   local hnsw = o.parameters.hnsw
+   local document = { m = hnsw.m, ef_construction = hnsw.ef_construction, rounds = o.rounds,
       window_seconds = o.window, quick = o.quick, sets = {}, criteria = {} }
    cluster.with({ directory = output .. "/cluster", preload = true, settings = {
       shared_buffers = ("%dMB"):format(1024 + 512 * (#o.variants - 1)), maintenance_work_mem = "1GB",

@@ -5,9 +5,10 @@ local curve = require("ruvector.curve")
 local M = {}
 
 M.GOALS = { 0.95, 0.99 }
-local LEAST_SPEED, MOST_BUILD, LEAST_INSERT, MOST_SIZE, MOST_CHURN = 4, 0.5, 1.5, 1.2, 0.01
+local MOST_BUILD, LEAST_INSERT, MOST_SIZE, MOST_CHURN = 0.5, 1.5, 1.2, 0.01
+local LEAST_SPEED = { hnsw = 4 } -- of ivfflat none was set
 
---- The queries per second of one round at a recall, or nil when no ef_search reached it.
+--- The queries per second of one round at a recall, or nil when no effort reached it.
 function M.qps_at(points, clients, round, recall)
    local costs = {}
    for i, point in ipairs(points) do
@@ -36,20 +37,21 @@ local function speed_ratio(ours, theirs, clients, recall)
 end
 
 --- The criteria of one of our indexes (`ours`) against pgvector (`theirs`, nil where it is not installed:
--- then only the churn is judged). Returns an array of {name, limit (text), value (nil: could not be
--- measured), met}.
-function M.judge(ours, theirs)
+-- then only the churn is judged). kind: a value of systems.KINDS. Returns an array of {name, limit (text),
+-- value (nil: could not be measured), met (nil: there is no limit)}.
+function M.judge(kind, ours, theirs)
    local out = {}
    local function add(name, value, least, most)
-      local limit = least and (">= %g"):format(least) or ("<= %g"):format(most)
-      out[#out + 1] = { name = name, value = value, limit = limit,
-         met = value ~= nil and (not least or value >= least) and (not most or value <= most) }
+      local limit = least and (">= %g"):format(least) or most and ("<= %g"):format(most) or "-"
+      local met
+      if least or most then met = value ~= nil and value >= (least or value) and value <= (most or value) end
+      out[#out + 1] = { name = name, value = value, limit = limit, met = met }
    end
    if theirs then
       for clients = 1, 2 do
          for _, goal in ipairs(M.GOALS) do
             add(("queries per second, ratio at recall %.2f, %d client(s)"):format(goal, clients),
-               speed_ratio(ours, theirs, clients, goal), LEAST_SPEED)
+               speed_ratio(ours, theirs, clients, goal), LEAST_SPEED[kind.name])
          end
       end
       for _, workers in ipairs { 0, 1 } do
@@ -62,7 +64,7 @@ function M.judge(ours, theirs)
       end
       add("index bytes, ratio", ours.bytes / theirs.bytes, nil, MOST_SIZE)
    end
-   add(("recall lost under churn at ef_search %d"):format(ours.churn.ef),
+   add(("recall lost under churn at %s %d"):format(kind.effort, ours.churn.effort),
       ours.churn.before - ours.churn.after, nil, MOST_CHURN)
    return out
 end

@@ -1,4 +1,4 @@
--- system.lua - one index under test: ruhnsw with some storage parameters, or pgvector's hnsw.
+-- system.lua - one index under test: ruvector's with some storage parameters, or pgvector's of its kind.
 --
 -- Each has a table of its own (id, embedding) with the same rows in the same order, so that one system's
 -- inserts, dead rows and plans do not touch another's.
@@ -16,23 +16,30 @@ local PAGES_SAMPLE = 100
 local System = {}
 System.__index = System
 
---- The systems of a run. variants: storage parameters of ruhnsw, one string each ("" for none);
--- pgvector: whether to compare with it; m, ef_construction: of all.
-function M.all(variants, pgvector, m, ef_construction)
+--- The kinds of index that are compared. effort: what a search's effort is called; efforts: the values to
+-- try, ascending; usual: the one that churn is judged at; ours, theirs: {am, setting, largest effort}.
+M.KINDS = {
+   hnsw = { name = "hnsw", effort = "ef_search", usual = 40,
+      efforts = "10 14 20 28 40 57 80 113 160 226 320 453 640 800 1000 1400 2000 2800 4000",
+      ours = { "ruhnsw", "ruvector.ef_search", 10000 }, theirs = { "hnsw", "hnsw.ef_search", 1000 } },
+   ivfflat = { name = "ivfflat", effort = "probes", usual = 8,
+      efforts = "1 2 3 4 6 8 11 16 23 32 45 64 91 128 181 256",
+      ours = { "ruivfflat", "ruvector.probes", 32768 }, theirs = { "ivfflat", "ivfflat.probes", 32768 } },
+}
+
+--- The systems of one kind in a run. variants: storage parameters of ruvector's index, one string each
+-- ("" for none); pgvector: whether to compare with it; parameters: storage parameters of all, name -> value.
+function M.all(kind, variants, pgvector, parameters)
    local out = {}
-   local function add(system)
-      system.table, system.m, system.ef_construction = "bench_" .. #out + 1, m, ef_construction
-      out[#out + 1] = setmetatable(system, System)
+   local function add(ours, with)
+      local am, setting, largest = unpack(ours and kind.ours or kind.theirs)
+      local name = not ours and "pgvector" or with == "" and am or am .. " " .. with
+      out[#out + 1] = setmetatable({ name = name, ours = ours, type = ours and "ruvector" or "vector",
+         am = am, effort = setting, largest_effort = largest, with = with, parameters = parameters,
+         table = "bench_" .. #out + 1 }, System)
    end
-   for _, with in ipairs(variants) do
-      local name = with == "" and "ruhnsw" or "ruhnsw " .. with
-      add { name = name, ours = true, type = "ruvector", am = "ruhnsw",
-         ef = "ruvector.ef_search", largest_ef = 10000, with = with }
-   end
-   if pgvector then
-      add { name = "pgvector", ours = false, type = "vector", am = "hnsw", ef = "hnsw.ef_search",
-         largest_ef = 1000, with = "" }
-   end
+   for _, with in ipairs(variants) do add(true, with) end
+   if pgvector then add(false, "") end
    return out
 end
 
@@ -53,7 +60,7 @@ function System:floor_sql() return ("SELECT 1 WHERE $1::%s IS NOT NULL"):format(
 
 function System:insert_sql() return ("INSERT INTO %s (id, embedding) VALUES ($1, $2)"):format(self.table) end
 
-function System:set_ef(ef) return ("SET %s = %d"):format(self.ef, ef) end
+function System:set_effort(effort) return ("SET %s = %d"):format(self.effort, effort) end
 
 --- Copies rows into a table (id, embedding), in the order in which next_id() returns their numbers, until
 -- it returns nil.
@@ -78,12 +85,13 @@ function System:load(db, set, wanted)
    db:exec("VACUUM ANALYZE " .. self.table)
 end
 
--- The index's storage parameters: its own, and of m and ef_construction what it does not set itself.
-function System:parameters()
+-- The index's storage parameters: its own, and of those of all what it does not set itself. A parameter may
+-- be a function of the data set.
+function System:with_clause(set)
    local out = { self.with ~= "" and self.with or nil }
-   for _, name in ipairs { "m", "ef_construction" } do
+   for name, value in pairs(self.parameters) do
       if not (" " .. self.with):find("[ ,]" .. name .. " *=") then
-         out[#out + 1] = ("%s = %d"):format(name, self[name])
+         out[#out + 1] = ("%s = %d"):format(name, type(value) == "function" and value(set) or value)
       end
    end
    return table.concat(out, ", ")
@@ -91,7 +99,7 @@ end
 
 --- Builds the index with that many parallel workers besides the leader; returns seconds and bytes.
 function System:build(db, set, workers)
-   local parameters = self:parameters()
+   local parameters = self:with_clause(set)
    db:exec(("DROP INDEX IF EXISTS %s_index"):format(self.table))
    db:exec("CHECKPOINT")
    db:exec(("SET max_parallel_maintenance_workers = %d"):format(workers))
@@ -117,28 +125,28 @@ local function query_vector(set, query)
    return pg.vector(set.queries.data + query * set.queries.dim, set.queries.dim)
 end
 
---- Mean recall over the test queries at that ef_search and, of ruhnsw, mean distances by the index's own
+--- Mean recall over the test queries at that effort and, of ruvector's index, mean distances by its own
 -- count.
-function System:recall(db, set, ef)
-   db:exec(self:set_ef(ef))
+function System:recall(db, set, effort)
+   db:exec(self:set_effort(effort))
    local search = db:prepare(self:search_sql(set))
-   local effort = self.ours and db:prepare("SELECT distances FROM ruvector_last_search()")
+   local last = self.ours and db:prepare("SELECT distances FROM ruvector_last_search()")
    local recall, distances, n = 0, 0, 0
    for query = set.first, set.last do
       local ids = {}
       for i, row in ipairs(search:exec(query_vector(set, query))) do ids[i] = row[1] end
       recall, n = recall + set:recall(query, ids), n + 1
-      if effort then distances = distances + effort:exec()[1].distances end
+      if last then distances = distances + last:exec()[1].distances end
    end
    search:close()
-   if effort then effort:close() end
-   return recall / n, effort and distances / n or nil
+   if last then last:close() end
+   return recall / n, last and distances / n or nil
 end
 
 --- Mean buffers (hit and read) per search by EXPLAIN, over a sample of the test queries: those of the
 -- index and of the rows.
-function System:pages(db, set, ef)
-   db:exec(self:set_ef(ef))
+function System:pages(db, set, effort)
+   db:exec(self:set_effort(effort))
    local pages, n = 0, 0
    local step = math.max(1, math.floor((set.last - set.first + 1) / PAGES_SAMPLE))
    for query = set.first, set.last, step do
