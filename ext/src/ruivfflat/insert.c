@@ -1,10 +1,12 @@
 /*
  * insert.c - adding one row to the list of the nearest centre.
  *
- * The first page of a list has a hint: a block of the chain before which no slot is free, as far as
- * anybody knows. An insert goes on from there along the chain to the first page with a free slot,
- * or adds a page at its end. A stale hint costs a walk and nothing else: vacuum moves it back when
- * it frees slots.
+ * The page that took the session's last row of the list is tried first (centres.c). When it is
+ * full, or there is none, the list's hint says where to look: the first page has it, a block of the
+ * chain before which no slot is free, as far as anybody knows. An insert goes on from there along
+ * the chain to the first page with a free slot, or adds a page at its end. A stale hint costs a
+ * walk and nothing else: vacuum moves it back when it frees slots, and every session finds them
+ * when its own page is full.
  *
  * One generic WAL record holds all that one row changes: its page and its vector's page, or the
  * last page and the new ones. A crash in between leaves a block of zeros that nothing refers to.
@@ -21,6 +23,7 @@ typedef struct Insert {
     RuivfLayout layout;
     uint32 list;
     BlockNumber first_block;
+    BlockNumber recent_block; /* of this session; InvalidBlockNumber: none */
     ItemPointer tid;
     const float *vector;
 } Insert;
@@ -127,43 +130,79 @@ move_hint(Insert *insert, BlockNumber blocks, BlockNumber hint)
     UnlockReleaseBuffer(buffer);
 }
 
-static void
-add_to_list(Insert *insert)
+/* Puts the row into the page if there is room. next: the block that follows in the chain. */
+static bool
+try_page(Insert *insert, BlockNumber block, BlockNumber blocks, BlockNumber *next)
 {
-    BlockNumber blocks = RelationGetNumberOfBlocks(insert->index);
+    Buffer buffer = ruivf_read_list(insert->index, block, &insert->layout, insert->list, blocks,
+                                    BUFFER_LOCK_EXCLUSIVE);
+    RuivfListHeader *header = ruivf_list_header(BufferGetPage(buffer));
+    bool room = header->live < insert->layout.capacity;
+
+    *next = header->next;
+    if (room)
+        put_row(insert, buffer, InvalidBuffer);
+    UnlockReleaseBuffer(buffer);
+    return room;
+}
+
+/* Puts the row into a new page behind the last one; returns false when that has got a successor,
+ * which is *block then, else *block is the new page. */
+static bool
+add_page(Insert *insert, BlockNumber *block, BlockNumber blocks)
+{
+    Buffer buffer = ruivf_read_list(insert->index, *block, &insert->layout, insert->list, blocks,
+                                    BUFFER_LOCK_EXCLUSIVE);
+    BlockNumber next = ruivf_list_header(BufferGetPage(buffer))->next;
+    bool last = next == InvalidBlockNumber;
+
+    if (last) {
+        Buffer fresh = ruivf_extend(insert->index);
+
+        next = BufferGetBlockNumber(fresh);
+        put_row(insert, fresh, buffer);
+        UnlockReleaseBuffer(fresh);
+    }
+    UnlockReleaseBuffer(buffer);
+    *block = next;
+    return last;
+}
+
+/* From the list's hint on; returns the block that took the row. */
+static BlockNumber
+walk_chain(Insert *insert, BlockNumber blocks)
+{
     BlockNumber hint;
     BlockNumber block;
+    BlockNumber next;
 
     if (insert->first_block >= blocks)
         ruivf_corrupt(insert->index, RUIVF_FIRST_CENTRE_BLOCK, "list %u begins at block %u of %u",
                       insert->list, insert->first_block, blocks);
     hint = block = insert_hint(insert, blocks);
-    for (;;) {
-        Buffer buffer = ruivf_read_list(insert->index, block, &insert->layout, insert->list, blocks,
-                                        BUFFER_LOCK_EXCLUSIVE);
-        RuivfListHeader *header = ruivf_list_header(BufferGetPage(buffer));
-        BlockNumber next = header->next;
-
-        if (header->live < insert->layout.capacity) {
-            put_row(insert, buffer, InvalidBuffer);
-            UnlockReleaseBuffer(buffer);
-            break;
-        }
-        if (next == InvalidBlockNumber) {
-            Buffer fresh = ruivf_extend(insert->index);
-
-            block = BufferGetBlockNumber(fresh);
-            put_row(insert, fresh, buffer);
-            UnlockReleaseBuffer(fresh);
-            UnlockReleaseBuffer(buffer);
-            break;
-        }
-        UnlockReleaseBuffer(buffer);
+    while (!try_page(insert, block, blocks, &next)) {
         CHECK_FOR_INTERRUPTS();
-        block = next;
+        if (next != InvalidBlockNumber)
+            block = next;
+        else if (add_page(insert, &block, blocks))
+            break;
     }
     if (block != hint)
         move_hint(insert, blocks, block);
+    return block;
+}
+
+static void
+add_to_list(Insert *insert)
+{
+    BlockNumber blocks = RelationGetNumberOfBlocks(insert->index);
+    BlockNumber block = insert->recent_block;
+    BlockNumber next;
+
+    if (block == InvalidBlockNumber || !try_page(insert, block, blocks, &next))
+        block = walk_chain(insert, blocks);
+    if (block != insert->recent_block)
+        ruivf_remember_block(insert->index, &insert->meta, insert->list, block);
 }
 
 bool
@@ -190,8 +229,8 @@ ruivf_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relat
         if (norm > insert.meta.max_norm)
             ruivf_raise_max_norm(index, norm);
         insert.vector = vector;
-        insert.list =
-            ruivf_find_list(index, &insert.meta, &insert.layout, vector, &insert.first_block);
+        insert.list = ruivf_find_list(index, &insert.meta, &insert.layout, vector,
+                                      &insert.first_block, &insert.recent_block);
         add_to_list(&insert);
     }
     MemoryContextSwitchTo(former);

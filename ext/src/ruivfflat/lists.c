@@ -1,7 +1,7 @@
 /*
- * lists.c - reading centres and lists, for scans, traces and inserts.
+ * lists.c - reading lists, for scans and traces.
  *
- * CENTRE pages never change after the build, so they are read under a pin alone. A LIST page is
+ * A LIST page is
  * read under its share lock, and what a search needs of it is copied: nothing is held when the next
  * page is locked, and the chain goes on from the link that was copied, which stays true because
  * pages are never taken out of a chain.
@@ -11,8 +11,6 @@
  * their ends.
  */
 #include "ruivfflat/ruivfflat.h"
-
-#include <math.h>
 
 #include "miscadmin.h"
 
@@ -42,8 +40,6 @@ void
 ruivf_reader_aim(RuivfReader *reader, const float *query)
 {
     const RuivfLayout *layout = &reader->layout;
-    uint32 lists = reader->meta.lists;
-    BlockNumber block = RUIVF_FIRST_CENTRE_BLOCK;
     RuivfMetaData now;
 
     /* Inserts may have raised the bound of the norms. */
@@ -54,19 +50,8 @@ ruivf_reader_aim(RuivfReader *reader, const float *query)
     reader->meta.max_norm = now.max_norm;
     rv_ivf_scorer_init(&reader->scorer, (rv_metric)reader->meta.metric, layout->storage, query,
                        layout->dim, now.max_norm);
-    for (uint32 list = 0; list < lists; block++) {
-        Buffer buffer = ruivf_read_centres(reader->index, block, layout, lists);
-        Page page = BufferGetPage(buffer);
-        uint32 count = ((RuivfCentreHeader *)PageGetContents(page))->count;
-
-        rv_ivf_list_distances(&reader->scorer, ruivf_centre_at(page, layout, 0)->centre,
-                              layout->centre_size, count, reader->distances + list);
-        for (uint32 i = 0; i < count; i++)
-            reader->first_blocks[list + i] = ruivf_centre_at(page, layout, i)->first_block;
-        ReleaseBuffer(buffer);
-        list += count;
-    }
-    reader->pages += block;
+    reader->pages += 1 + ruivf_list_distances(reader->index, &now, layout, &reader->scorer,
+                                              reader->distances, reader->first_blocks);
 }
 
 static void
@@ -169,30 +154,4 @@ exact_distance(void *ctx, uint64_t ref, float *distance)
     UnlockReleaseBuffer(buffer);
     reader->pages++;
     return true;
-}
-
-uint32
-ruivf_find_list(Relation index, const RuivfMetaData *meta, const RuivfLayout *layout,
-                const float *vector, BlockNumber *first_block)
-{
-    BlockNumber block = RUIVF_FIRST_CENTRE_BLOCK;
-    float distance = INFINITY;
-    uint32 nearest = 0;
-
-    *first_block = InvalidBlockNumber;
-    for (uint32 list = 0; list < meta->lists; block++) {
-        Buffer buffer = ruivf_read_centres(index, block, layout, meta->lists);
-        Page page = BufferGetPage(buffer);
-        uint32 count = ((RuivfCentreHeader *)PageGetContents(page))->count;
-        float former = distance;
-
-        rv_ivf_nearest((rv_metric)meta->metric, vector, layout->dim,
-                       ruivf_centre_at(page, layout, 0)->centre, layout->centre_size, count, list,
-                       &nearest, &distance);
-        if (*first_block == InvalidBlockNumber || distance < former)
-            *first_block = ruivf_centre_at(page, layout, (int)(nearest - list))->first_block;
-        ReleaseBuffer(buffer);
-        list += count;
-    }
-    return nearest;
 }

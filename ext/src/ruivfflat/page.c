@@ -92,6 +92,13 @@ ruivf_check_frame(Page page, RuivfPageKind kind)
     return NULL;
 }
 
+/* An offset in a page, of what ends there. */
+static LocationIndex
+page_end(Page page, const void *end)
+{
+    return (LocationIndex)((const char *)end - (const char *)page);
+}
+
 const char *
 ruivf_check_list(Page page, BlockNumber block, const RuivfLayout *layout, BlockNumber blocks)
 {
@@ -102,6 +109,10 @@ ruivf_check_list(Page page, BlockNumber block, const RuivfLayout *layout, BlockN
         return "the page has more slots in use than it has";
     if (header->live > header->used)
         return "the page has more rows than slots in use";
+    if (header->used > 0 &&
+        ((PageHeader)page)->pd_lower <
+            page_end(page, ruivf_codes(page, layout) + layout->code_size * header->used))
+        return "the page has slots in use beyond its end";
     if (header->next != InvalidBlockNumber && (header->next <= block || header->next >= blocks))
         return "the link to the next page is out of range";
     for (int i = 0; layout->exact_per > 0 && i * exact < header->used; i++)
@@ -230,6 +241,7 @@ ruivf_list_page_init(Page page, uint32 list)
     header->insert_block = InvalidBlockNumber;
     for (int i = 0; i < RUIVF_MAX_EXACT_BLOCKS; i++)
         header->exact[i] = InvalidBlockNumber;
+    ((PageHeader)page)->pd_lower = page_end(page, header + 1);
 }
 
 void
@@ -237,20 +249,26 @@ ruivf_exact_page_init(Page page, BlockNumber owner)
 {
     ruivf_page_init(page, RUIVF_PAGE_EXACT);
     ((RuivfExactHeader *)PageGetContents(page))->owner = owner;
-    ((PageHeader)page)->pd_lower =
-        (LocationIndex)(PageGetContents(page) + sizeof(RuivfExactHeader) - (char *)page);
+    ((PageHeader)page)->pd_lower = page_end(page, PageGetContents(page) + sizeof(RuivfExactHeader));
 }
 
 /* Slots are filled from the first on: what lies behind the last is not in use, and WAL need not
  * look at it. */
+static void
+use_until(Page page, const void *end)
+{
+    PageHeader header = (PageHeader)page;
+
+    header->pd_lower = Max(header->pd_lower, page_end(page, end));
+}
+
 void
 ruivf_put_vector(Page page, const RuivfLayout *layout, int slot, const float *vector)
 {
     float *place = ruivf_exact_vector(page, layout, slot);
-    LocationIndex end = (LocationIndex)((char *)(place + layout->dim) - (char *)page);
 
     memcpy(place, vector, sizeof(float) * layout->dim);
-    ((PageHeader)page)->pd_lower = Max(((PageHeader)page)->pd_lower, end);
+    use_until(page, place + layout->dim);
 }
 
 Buffer
@@ -272,11 +290,12 @@ void
 ruivf_put_row(Page page, const RuivfLayout *layout, rv_metric metric, int slot,
               const ItemPointerData *tid, const float *vector)
 {
+    char *code = ruivf_codes(page, layout) + layout->code_size * slot;
     float scale;
     float error;
 
-    rv_ivf_encode(layout->storage, metric, vector, layout->dim,
-                  ruivf_codes(page, layout) + layout->code_size * slot, &scale, &error);
+    rv_ivf_encode(layout->storage, metric, vector, layout->dim, code, &scale, &error);
+    use_until(page, code + layout->code_size);
     if (layout->storage == RV_IVF_INT8)
         ruivf_scales(page, layout)[slot] = scale;
     if (layout->storage != RV_IVF_FLOAT32)

@@ -14,6 +14,7 @@
  *   scale   float, int8 only
  *   error   float, codes only: how far the code is from the vector (rv_ivf_encode)
  *   code    the vector as float32, half precision or int8
+ * WAL looks at the bytes before pd_lower, the end of the last code that was ever in use.
  * Slot i of a page with codes has its vector in slot i % e of EXACT page exact[i / e], where e is
  * the number of vectors on such a page.
  *

@@ -82,12 +82,24 @@ typedef struct RuivfReader {
 
 /* Reads the meta page; arrays come from the current memory context. */
 extern void ruivf_reader_open(RuivfReader *reader, Relation index);
-/* Reads all centres and their distances to a query, which must stay valid. */
+/* Finds the distances of all centres to a query, which must stay valid. */
 extern void ruivf_reader_aim(RuivfReader *reader, const float *query);
 
-/* The list that a vector belongs to, and the first block of its chain. */
+/* ---- centres (centres.c) ---- */
+
+/* Distances of all centres, as rv_ivf_list_distances has them, and the first blocks of the lists.
+ * Returns the pages that were read for them. */
+extern uint32 ruivf_list_distances(Relation index, const RuivfMetaData *meta,
+                                   const RuivfLayout *layout, const rv_ivf_scorer *scorer,
+                                   float *distances, BlockNumber *first_blocks);
+/* The list that a vector belongs to, the first block of its chain, and the block that this session
+ * remembered of it (InvalidBlockNumber: none). */
 extern uint32 ruivf_find_list(Relation index, const RuivfMetaData *meta, const RuivfLayout *layout,
-                              const float *vector, BlockNumber *first_block);
+                              const float *vector, BlockNumber *first_block,
+                              BlockNumber *recent_block);
+/* Remembers where the session put a row, as well as it can. */
+extern void ruivf_remember_block(Relation index, const RuivfMetaData *meta, uint32 list,
+                                 BlockNumber block);
 
 /* ---- callbacks ---- */
 
