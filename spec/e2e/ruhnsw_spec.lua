@@ -168,7 +168,7 @@ describe("a ruhnsw index", function()
    end)
 
    describe("with a storage parameter", function()
-      for _, storage in ipairs { "float32", "fixed24", "float16", "int8" } do
+      for _, storage in ipairs { "float32", "fixed32", "fixed24", "float16", "int8" } do
          it("keeps vectors as " .. storage, function()
             local name = "stored_" .. storage
             ruhnsw.create(db, name, 2000, 24, { with = "storage = " .. storage })
@@ -179,6 +179,26 @@ describe("a ruhnsw index", function()
             db:exec("RESET ruvector.ef_search")
          end)
       end
+
+      it("gives rows in the order of their own distances, where it keeps 24 bits beside the code", function()
+         db:exec("CREATE TABLE ordered (id int, v ruvector(48))")
+         db:exec("INSERT INTO ordered SELECT i, vec(i, 48) FROM generate_series(1, 3000) i")
+         for _, op in ipairs { { "<->", "l2" }, { "<=>", "cosine" }, { "<#>", "ip" }, { "<+>", "l1" } } do
+            db:exec(("CREATE INDEX ordered_v ON ordered USING ruhnsw (v ruvector_%s_ops)"):format(op[2]))
+            db:exec("SET ruvector.ef_search = 400")
+            ruhnsw.with_index(db, function()
+               local last, rows = -math.huge, 0
+               for _, distance in ipairs(db:column(([[SELECT v %s vec(-7, 48) FROM ordered
+                     ORDER BY v %s vec(-7, 48) LIMIT 300]]):format(op[1], op[1]))) do
+                  assert.is_true(distance >= last - 3e-7 * math.max(1, math.abs(last)))
+                  last, rows = distance, rows + 1
+               end
+               assert.equal(300, rows)
+            end)
+            db:exec("DROP INDEX ordered_v")
+         end
+         db:exec("RESET ruvector.ef_search")
+      end)
 
       it("takes vectors of any size as float16", function()
          db:exec [[CREATE TABLE sizes (id int, v ruvector(3));
@@ -195,7 +215,7 @@ describe("a ruhnsw index", function()
       end)
 
       it("refuses what it does not know", function()
-         assert.matches('Valid values are "auto", "float32", "fixed24", "float16" and "int8"',
+         assert.matches('Valid values are "auto", "float32", "fixed32", "fixed24", "float16" and "int8"',
             db:fails("CREATE INDEX ON sizes USING ruhnsw (v) WITH (storage = float8)").detail)
          assert.matches("between \"0\" and \"32\"",
             db:fails("CREATE INDEX ON sizes USING ruhnsw (v) WITH (learned_links = 33)").detail)

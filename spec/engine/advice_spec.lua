@@ -62,7 +62,7 @@ describe("advice", function()
 
    it("is half precision for an index larger than the memory, and back where recall suffers", function()
       assert.equal("float16", advise({ index_bytes = 2e9 }).storage.recommended)
-      assert.equal("float32", advise({ storage = "int8", mean_recall = 0.8 }).storage.recommended)
+      assert.equal("fixed32", advise({ storage = "int8", mean_recall = 0.8 }).storage.recommended)
       assert.equal("fixed24", advise({ storage = "int8", mean_recall = 0.8, dim = 2000 }).storage.recommended)
       assert.equal("int8", advise({ storage = "int8" }).storage.recommended)
    end)

@@ -38,7 +38,7 @@ local function script()
          add("SELECT count(*) AS findings FROM ruvector_index_verify('%s_v', true)", table)
       end
    end
-   for _, storage in ipairs { "fixed24", "float16", "int8" } do
+   for _, storage in ipairs { "float32", "fixed24", "float16", "int8" } do
       add("ALTER INDEX ruhnsw_l2_v SET (storage = %s)", storage)
       add("REINDEX INDEX ruhnsw_l2_v")
       search("ruhnsw_l2", "<->")

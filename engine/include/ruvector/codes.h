@@ -1,5 +1,5 @@
 /*
- * codes.h - codes for stored vectors: half precision, int8, and fixed point in two parts.
+ * codes.h - codes for stored vectors: half precision, int8, and fixed point in planes of int8.
  */
 #ifndef RUVECTOR_CODES_H
 #define RUVECTOR_CODES_H
@@ -12,14 +12,18 @@ rv_status rv_half_encode(const float *in, uint16_t *out, size_t count, rv_error 
 void rv_half_decode(const uint16_t *in, float *out, size_t count);
 
 /*
- * 24-bit fixed point relative to the largest element, in two parts: scale = max|x| / 127, high =
- * round(x / scale) as in rv_int8_encode, low = what is missing in units of scale / 65536:
- * value = scale * (high + low / 65536), within 2^-24 max|x| of x, which is where the rounding of
- * distances in single precision begins. Whoever walks over the high parts reads a quarter of the
- * bytes. The elements must be finite; a zero vector has scale 0. Returns the scale.
+ * Fixed point relative to the largest element, in planes of int8: scale = max|x| / 127, and
+ *   value = scale * (high + rest[0] / 256 + rest[1] / 256^2 (+ rest[2] / 256^3))
+ * high is dim codes as of rv_int8_encode, so that whoever walks over them reads a quarter of the
+ * bytes; rest is the planes, of dim bytes each, one after the other. planes = 2, 24 bits in all, is
+ * within 2^-23 max|x| of x, where the rounding of distances in single precision begins. planes = 3,
+ * 32 bits, is within 2^-30 max|x|, and an element of at least max|x| / 31 comes back as it was,
+ * where the processor has fused multiply-add; without, its last bit may differ. Elements must be
+ * finite; a zero vector, or one whose scale vanishes, has scale 0. Returns the scale.
  */
-float rv_fixed_encode(const float *in, int8_t *high, int16_t *low, uint32_t dim);
-void rv_fixed_decode(const int8_t *high, const int16_t *low, float scale, float *out, uint32_t dim);
+float rv_fixed_encode(const float *in, int8_t *high, int8_t *rest, uint32_t planes, uint32_t dim);
+void rv_fixed_decode(const int8_t *high, const int8_t *rest, uint32_t planes, float scale,
+                     float *out, uint32_t dim);
 
 /*
  * A direction in 16 bits, for the query that is compared with many int8 codes (dot_codes): out =

@@ -74,6 +74,9 @@ typedef struct rv_kernels {
     /* factor * in, rounded to nearest even and held within int16; factor * in must be finite and
      * within int32. */
     void (*to_wide)(const float *in, float factor, int16_t *out, size_t count);
+    /* A vector in fixed point, of 2 or 3 planes beside the high one (see codes.h). */
+    void (*from_fixed)(const int8_t *high, const int8_t *rest, uint32_t planes, float scale,
+                       float *out, uint32_t dim);
 } rv_kernels;
 
 /* The table chosen for this process; never NULL; the same pointer for the life of the process. */

@@ -23,7 +23,7 @@
 /* Between half and twice the advised number of lists nothing is gained by another. */
 #define LISTS_TOLERANCE 2.0
 /* Dimensions up to which each storage fits into a page at the default m. */
-#define FLOAT32_DIMENSIONS 1578
+#define FIXED32_DIMENSIONS 1973
 #define FIXED24_DIMENSIONS 2632
 #define FLOAT16_DIMENSIONS 3948
 
@@ -168,8 +168,8 @@ advise_graph(Advisor *advisor)
 static const char *
 widest_storage(double dim)
 {
-    if (dim <= FLOAT32_DIMENSIONS)
-        return "float32";
+    if (dim <= FIXED32_DIMENSIONS)
+        return "fixed32";
     if (dim <= FIXED24_DIMENSIONS)
         return "fixed24";
     return dim <= FLOAT16_DIMENSIONS ? "float16" : "int8";

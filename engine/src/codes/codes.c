@@ -1,8 +1,11 @@
 /*
- * codes.c - half precision and int8 codes of stored vectors.
+ * codes.c - half precision, int8 and fixed point codes of stored vectors.
  *
  * Half precision keeps 11 bits of each element and is converted by the active kernels. int8 keeps
- * one scale per vector: half the size again, at an error of at most scale / 2 per element.
+ * one scale per vector: half the size again, at an error of at most scale / 2 per element. Fixed
+ * point adds digits to the base of 256, each from -128 to 127, so that all planes are read like the
+ * first one; three of them are a number that a float holds, so that decoding rounds once, in the
+ * sum with the high part (and in the last of the 24 bits where they are below -128).
  */
 #include "ruvector/codes.h"
 #include "ruvector/distance.h"
@@ -12,6 +15,8 @@
 #include <string.h>
 
 #define HALF_MAX 65504.0f
+/* More than this has a high part of 128. */
+#define MOST_FIXED 127.25
 
 rv_status
 rv_half_encode(const float *in, uint16_t *out, size_t count, rv_error *err)
@@ -57,17 +62,24 @@ rv_wide_encode(const float *in, int16_t *out, uint32_t dim)
     return sqrt(squares);
 }
 
-float
-rv_int8_encode(const float *in, int8_t *out, uint32_t dim)
+static float
+int8_scale(const float *in, uint32_t dim)
 {
-    float max = 0.0f, scale;
+    float max = 0.0f;
 
     for (uint32_t i = 0; i < dim; i++) {
         float magnitude = fabsf(in[i]);
         max = magnitude > max ? magnitude : max;
     }
     /* 0 also when the largest element is so small that a 127th of it vanishes. */
-    scale = max / 127.0f;
+    return max / 127.0f;
+}
+
+float
+rv_int8_encode(const float *in, int8_t *out, uint32_t dim)
+{
+    float scale = int8_scale(in, dim);
+
     for (uint32_t i = 0; i < dim; i++) {
         /* A subnormal scale is coarse: the quotient may pass 127. */
         float code = scale > 0.0f ? in[i] / scale : 0.0f;
@@ -84,26 +96,38 @@ rv_int8_decode(const int8_t *in, float scale, float *out, uint32_t dim)
         out[i] = scale * (float)in[i];
 }
 
-float
-rv_fixed_encode(const float *in, int8_t *high, int16_t *low, uint32_t dim)
+/* The lowest digit of a number to the base of 256, which is divided by it. */
+static int8_t
+take_digit(int64_t *number)
 {
-    float scale = rv_int8_encode(in, high, dim);
+    int8_t digit = (int8_t)(*number & 0xFF);
+
+    *number = (*number - digit) / 256;
+    return digit;
+}
+
+float
+rv_fixed_encode(const float *in, int8_t *high, int8_t *rest, uint32_t planes, uint32_t dim)
+{
+    double one = planes == 2 ? 65536.0 : 16777216.0;
+    float scale = int8_scale(in, dim);
 
     for (uint32_t i = 0; i < dim; i++) {
-        double rest = scale > 0.0f ? (double)in[i] / (double)scale - (double)high[i] : 0.0;
-        double units = nearbyint(rest * 65536.0);
+        /* The quotient passes 127 a little by the rounding of the scale, much by that of a
+         * subnormal one. */
+        double code = scale > 0.0f ? (double)in[i] / (double)scale : 0.0;
+        int64_t number = llrint(fmin(fmax(code, -MOST_FIXED), MOST_FIXED) * one);
 
-        low[i] = (int16_t)fmin(fmax(units, -32768.0), 32767.0);
+        for (uint32_t plane = planes; plane-- > 0;)
+            rest[(size_t)plane * dim + i] = take_digit(&number);
+        high[i] = (int8_t)number;
     }
     return scale;
 }
 
 void
-rv_fixed_decode(const int8_t *high, const int16_t *low, float scale, float *out, uint32_t dim)
+rv_fixed_decode(const int8_t *high, const int8_t *rest, uint32_t planes, float scale, float *out,
+                uint32_t dim)
 {
-    /* 24 bits fit a float's mantissa: only the product is rounded. */
-    float unit = scale / 65536.0f;
-
-    for (uint32_t i = 0; i < dim; i++)
-        out[i] = unit * (float)((int32_t)high[i] * 65536 + (int32_t)low[i]);
+    rv_kernels_active()->from_fixed(high, rest, planes, scale, out, dim);
 }

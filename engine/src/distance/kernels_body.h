@@ -383,6 +383,53 @@ to_wide(const float *in, float factor, int16_t *out, size_t count)
         out[i] = (int16_t)fminf(fmaxf(rintf(in[i] * factor), INT16_MIN), INT16_MAX);
 }
 
+/* VEC_WIDTH elements (the first n of them, where part) of a vector in fixed point, from element
+ * number at. The rest's planes make a number of at most 24 bits, which a float holds. */
+RV_INLINE vec
+load_fixed(const int8_t *high, const int8_t *rest, size_t planes, float scale, size_t dim,
+           size_t at, size_t n, bool part)
+{
+    vec sum = vec_zero();
+    float unit = 1.0f;
+
+    for (size_t plane = 0; plane < planes; plane++, unit /= 256.0f) {
+        const int8_t *digits = rest + plane * dim + at;
+
+        sum = vec_fma(part ? vec_load_int8_part(digits, n) : vec_load_int8(digits), vec_set1(unit),
+                      sum);
+    }
+    return vec_fma(vec_set1(scale),
+                   part ? vec_load_int8_part(high + at, n) : vec_load_int8(high + at),
+                   vec_mul(vec_set1(scale / 256.0f), sum));
+}
+
+RV_INLINE void
+from_planes(const int8_t *high, const int8_t *rest, size_t planes, float scale, float *out,
+            size_t dim)
+{
+    float last[VEC_WIDTH];
+    size_t i = 0;
+
+    for (; i + VEC_WIDTH <= dim; i += VEC_WIDTH)
+        vec_store(out + i, load_fixed(high, rest, planes, scale, dim, i, VEC_WIDTH, false));
+    if (i == dim)
+        return;
+    vec_store(last, load_fixed(high, rest, planes, scale, dim, i, dim - i, true));
+    for (size_t j = 0; i < dim; i++, j++)
+        out[i] = last[j];
+}
+
+/* Two loops, of two planes and of three. */
+static void
+from_fixed(const int8_t *high, const int8_t *rest, uint32_t planes, float scale, float *out,
+           uint32_t dim)
+{
+    if (planes == 2)
+        from_planes(high, rest, 2, scale, out, dim);
+    else
+        from_planes(high, rest, 3, scale, out, dim);
+}
+
 const rv_kernels RV_LEVEL_TABLE = {
     .level = RV_LEVEL,
     .name = RV_LEVEL_NAME,
@@ -403,4 +450,5 @@ const rv_kernels RV_LEVEL_TABLE = {
     .to_half = to_half,
     .from_half = from_half,
     .to_wide = to_wide,
+    .from_fixed = from_fixed,
 };

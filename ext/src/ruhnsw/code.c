@@ -1,19 +1,22 @@
 /*
  * code.c - vectors as they are stored, and distances to them.
  *
- *               code, walked on     rest, ranked by            bytes per element
- *   float32     int8                the float32 itself         5
- *   fixed24     int8                16 more bits               3
- *   float16     half precision      -                          2
- *   int8        int8                -                          1
+ *               code, walked on     rest, ranked by                   bytes per element
+ *   float32     int8                the float32 itself                5
+ *   fixed32     int8                24 more bits, in planes of int8   4
+ *   fixed24     int8                16 more bits, likewise            3
+ *   float16     half precision      -                                 2
+ *   int8        int8                -                                 1
  *
  * int8 is relative to the largest element of the vector, which scale has. float16 has a scale where
  * the largest element is very large or very small, a power of two, which loses nothing; it is 1 for
  * all others, and only for these there are direct kernels.
  *
  * Distances of a search are those of the code; results are measured again with the rest. float32
- * ranks exactly, fixed24 within 2^-24 of the largest element. What float16 and int8 cost in recall
- * shows where neighbours lie close together: examples/benchmarks/RESULTS.md has figures.
+ * ranks exactly, fixed32 within 2^-30 of the largest element and fixed24 within 2^-23 (codes.h).
+ * The former is less than the rounding of a distance in single precision, unless rows differ from
+ * the query by less than a millionth of their length. What float16 and int8 cost in recall shows
+ * where neighbours lie close together: examples/benchmarks/RESULTS.md has figures.
  *
  * Under cosine all vectors have unit length, but their codes only nearly so: the distance is 1 -
  * q.c all the same, as if the code were the vector.
@@ -73,6 +76,12 @@ rest_of(const RuhnswGeometry *geometry, const RuhnswNode *node)
     return (char *)node + geometry->rest;
 }
 
+static uint32
+planes_of(RuhnswStorage storage)
+{
+    return storage == RUHNSW_STORAGE_FIXED32 ? 3 : 2;
+}
+
 void
 ruhnsw_encode(const RuhnswGeometry *geometry, const float *vector, RuhnswNode *node)
 {
@@ -81,9 +90,10 @@ ruhnsw_encode(const RuhnswGeometry *geometry, const float *vector, RuhnswNode *n
         case RUHNSW_STORAGE_FLOAT16:
             encode_half(vector, geometry->dim, node);
             break;
+        case RUHNSW_STORAGE_FIXED32:
         case RUHNSW_STORAGE_FIXED24:
-            node->scale =
-                rv_fixed_encode(vector, ruhnsw_code(node), rest_of(geometry, node), geometry->dim);
+            node->scale = rv_fixed_encode(vector, ruhnsw_code(node), rest_of(geometry, node),
+                                          planes_of(geometry->storage), geometry->dim);
             break;
         case RUHNSW_STORAGE_INT8:
             node->scale = rv_int8_encode(vector, ruhnsw_code(node), geometry->dim);
@@ -103,9 +113,10 @@ ruhnsw_decode(const RuhnswGeometry *geometry, const RuhnswNode *node, float *vec
             for (int i = 0; node->scale != 1.0f && i < geometry->dim; i++)
                 vector[i] *= node->scale;
             break;
+        case RUHNSW_STORAGE_FIXED32:
         case RUHNSW_STORAGE_FIXED24:
-            rv_fixed_decode(ruhnsw_code(node), rest_of(geometry, node), node->scale, vector,
-                            geometry->dim);
+            rv_fixed_decode(ruhnsw_code(node), rest_of(geometry, node),
+                            planes_of(geometry->storage), node->scale, vector, geometry->dim);
             break;
         case RUHNSW_STORAGE_INT8:
             rv_int8_decode(ruhnsw_code(node), node->scale, vector, geometry->dim);
@@ -221,10 +232,9 @@ l1_int8(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *no
 ruhnsw_measure
 ruhnsw_choose_measure(RuhnswStorage storage, rv_metric metric)
 {
-    static const ruhnsw_measure table[4][4] = {
-        {l2_int8, ip_int8, unit_int8, l1_int8},
-        {l2_int8, ip_int8, unit_int8, l1_int8},
-        {l2_half, ip_half, unit_half, l1_half},
+    static const ruhnsw_measure table[5][4] = {
+        {l2_int8, ip_int8, unit_int8, l1_int8}, {l2_int8, ip_int8, unit_int8, l1_int8},
+        {l2_int8, ip_int8, unit_int8, l1_int8}, {l2_half, ip_half, unit_half, l1_half},
         {l2_int8, ip_int8, unit_int8, l1_int8},
     };
 
@@ -255,10 +265,57 @@ l1_exact(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *n
     return rv_raw_distance(RV_METRIC_L1, query, rest_of(geometry, node), geometry->dim);
 }
 
+/* A page holds no vector of more elements in four bytes each. */
+#define FIXED_MAX_DIMENSIONS (BLCKSZ / 4)
+
+/* The vector in fixed point, into room for FIXED_MAX_DIMENSIONS. */
+static const float *
+fixed_vector(const RuhnswGeometry *geometry, const RuhnswNode *node, float *room)
+{
+    ruhnsw_decode(geometry, node, room);
+    return room;
+}
+
+static float
+unit_fixed(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
+{
+    float room[FIXED_MAX_DIMENSIONS];
+
+    return rv_raw_distance_unit(RV_METRIC_COSINE, query, fixed_vector(geometry, node, room),
+                                geometry->dim);
+}
+
+static float
+l2_fixed(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
+{
+    float room[FIXED_MAX_DIMENSIONS];
+
+    return rv_raw_distance(RV_METRIC_L2, query, fixed_vector(geometry, node, room), geometry->dim);
+}
+
+static float
+ip_fixed(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
+{
+    float room[FIXED_MAX_DIMENSIONS];
+
+    return rv_raw_distance(RV_METRIC_IP, query, fixed_vector(geometry, node, room), geometry->dim);
+}
+
+static float
+l1_fixed(const RuhnswGeometry *geometry, const float *query, const RuhnswNode *node)
+{
+    float room[FIXED_MAX_DIMENSIONS];
+
+    return rv_raw_distance(RV_METRIC_L1, query, fixed_vector(geometry, node, room), geometry->dim);
+}
+
 ruhnsw_measure
 ruhnsw_choose_exact_measure(RuhnswStorage storage, rv_metric metric)
 {
-    static const ruhnsw_measure table[4] = {l2_exact, ip_exact, unit_exact, l1_exact};
+    static const ruhnsw_measure table[2][4] = {{l2_exact, ip_exact, unit_exact, l1_exact},
+                                               {l2_fixed, ip_fixed, unit_fixed, l1_fixed}};
 
-    return storage == RUHNSW_STORAGE_FLOAT32 ? table[metric - RV_METRIC_L2] : NULL;
+    return storage <= RUHNSW_STORAGE_FIXED32
+               ? table[storage - RUHNSW_STORAGE_FLOAT32][metric - RV_METRIC_L2]
+               : NULL;
 }

@@ -16,9 +16,13 @@
 #include "utils/selfuncs.h"
 
 static relopt_enum_elt_def storage_names[] = {
-    {"auto", RUHNSW_STORAGE_AUTO},       {"float32", RUHNSW_STORAGE_FLOAT32},
-    {"fixed24", RUHNSW_STORAGE_FIXED24}, {"float16", RUHNSW_STORAGE_FLOAT16},
-    {"int8", RUHNSW_STORAGE_INT8},       {NULL, 0},
+    {"auto", RUHNSW_STORAGE_AUTO},
+    {"float32", RUHNSW_STORAGE_FLOAT32},
+    {"fixed32", RUHNSW_STORAGE_FIXED32},
+    {"fixed24", RUHNSW_STORAGE_FIXED24},
+    {"float16", RUHNSW_STORAGE_FLOAT16},
+    {"int8", RUHNSW_STORAGE_INT8},
+    {NULL, 0},
 };
 
 static relopt_kind option_kind;
@@ -38,8 +42,8 @@ define_options(void)
                       RUHNSW_MAX_EF_CONSTRUCTION, ShareUpdateExclusiveLock);
     add_enum_reloption(option_kind, "storage", "How the index keeps vectors.", storage_names,
                        RUHNSW_STORAGE_AUTO,
-                       "Valid values are \"auto\", \"float32\", \"fixed24\", \"float16\" and "
-                       "\"int8\".",
+                       "Valid values are \"auto\", \"float32\", \"fixed32\", \"fixed24\", "
+                       "\"float16\" and \"int8\".",
                        AccessExclusiveLock);
     add_int_reloption(option_kind, "learned_links",
                       "Links that a node has room for beside those of the graph.",

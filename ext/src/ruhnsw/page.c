@@ -28,8 +28,10 @@ rest_size(int dim, RuhnswStorage storage)
     switch (storage) {
         case RUHNSW_STORAGE_FLOAT32:
             return dim * sizeof(float);
+        case RUHNSW_STORAGE_FIXED32:
+            return 3 * dim;
         case RUHNSW_STORAGE_FIXED24:
-            return dim * sizeof(int16);
+            return 2 * dim;
         default:
             return 0;
     }

@@ -29,13 +29,14 @@
  *   int8 codes on pages of their own,
  *     links and float32 vectors apart       581           228           153        23,731
  * (hint: a backend-local array of the last known buffer of each block.) Most of the time is access
- * to pages, not the layout; what is left is waiting for memory, so cache lines per visit count, and
- * slots begin on a cache line. A search in one or two bytes an element has the same recall as one
- * in float32 as long as its results are measured again. So a slot has an int8 code to walk on, and
- * the exact vector, which only results read: a fifth more space than the vector alone, which the
- * smaller links and heads give back. Dense pages of codes would save another 15% of the time, being
- * kinder to the translation of addresses, at the price of two pages for every node. code.c has the
- * other ways of storing, graph.c how pages are read without a pin.
+ * to pages, not the layout; what is left is waiting for memory, so cache lines per visit count,
+ * and slots begin on a cache line. A search in one or two bytes an element has the same recall as
+ * one in float32 as long as its results are measured again. So a slot has an int8 code to walk on,
+ * and what the code leaves out, which only results read. Beside the whole vector the code took a
+ * fifth more space; 24 bits beside the 8 of the code take no more than the vector alone, and say
+ * as much of it as distances in single precision can tell. Dense pages of codes would save another
+ * 15% of the time, being kinder to the translation of addresses, at the price of two pages for
+ * every node. code.c has the other ways of storing, graph.c how pages are read without a pin.
  *
  * A node is named by a reference, block << 16 | slot number from 1; on disk links are node numbers,
  * (block - 1) * slots per page + slot - 1, in 32 bits. Slots of nodes that vacuum took out are used
@@ -67,7 +68,7 @@
 #include "utils/rel.h"
 
 #define RUHNSW_MAGIC 0x52564831 /* "RVH1" */
-#define RUHNSW_VERSION 2
+#define RUHNSW_VERSION 3
 #define RUHNSW_PAGE_ID 0xFFA7 /* last two bytes of every page */
 
 #define RUHNSW_META_BLOCK 0
@@ -84,9 +85,10 @@
 typedef enum RuhnswStorage {
     RUHNSW_STORAGE_AUTO = 0,
     RUHNSW_STORAGE_FLOAT32 = 1,
-    RUHNSW_STORAGE_FIXED24 = 2,
-    RUHNSW_STORAGE_FLOAT16 = 3,
-    RUHNSW_STORAGE_INT8 = 4
+    RUHNSW_STORAGE_FIXED32 = 2,
+    RUHNSW_STORAGE_FIXED24 = 3,
+    RUHNSW_STORAGE_FLOAT16 = 4,
+    RUHNSW_STORAGE_INT8 = 5
 } RuhnswStorage;
 
 typedef enum RuhnswPageKind {
@@ -215,7 +217,7 @@ typedef struct RuhnswGeometry {
 static inline bool
 ruhnsw_has_rest(RuhnswStorage storage)
 {
-    return storage == RUHNSW_STORAGE_FLOAT32 || storage == RUHNSW_STORAGE_FIXED24;
+    return storage <= RUHNSW_STORAGE_FIXED24;
 }
 
 extern void ruhnsw_geometry_make(RuhnswGeometry *geometry, int dim, int m, int learned,
@@ -408,7 +410,8 @@ extern float ruhnsw_code_error(const RuhnswGeometry *geometry, const float *vect
 typedef float (*ruhnsw_measure)(const RuhnswGeometry *geometry, const float *query,
                                 const RuhnswNode *node);
 extern ruhnsw_measure ruhnsw_choose_measure(RuhnswStorage storage, rv_metric metric);
-/* The same to the vector as exactly as it is stored, or NULL: it has to be decoded for that. */
+/* The same to the vector as exactly as it is stored, where that differs from the row's own distance
+ * by no more than its rounding; else NULL. */
 extern ruhnsw_measure ruhnsw_choose_exact_measure(RuhnswStorage storage, rv_metric metric);
 
 /* ---- writing ---- */
