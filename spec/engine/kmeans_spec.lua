@@ -382,7 +382,7 @@ describe("k-means without memory", function()
                assert.truthy(engine.message(err):find("60 rows into 3 clusters", 1, true))
                fail_at = fail_at + 1
             end
-            assert.equal(4 + (metric == COSINE and 1 or 0) + (own_assignment and 1 or 0), fail_at)
+            assert.equal(5 + (metric == COSINE and 1 or 0) + (own_assignment and 1 or 0), fail_at)
          end
       end
    end)

@@ -37,4 +37,13 @@ rv_status rv_kmeans(const rv_allocator *allocator, const rv_kmeans_options *opti
                     const float *vectors, size_t count, float *centroids, uint32_t *assignment,
                     rv_kmeans_result *result, rv_error *err);
 
+/*
+ * The nearest of the centres (clusters x dim, at least one) for each of count rows, the first of
+ * equals, and its distance: squared under L2, summed under L1. IP and COSINE go by minus the inner
+ * product, centres having unit length, so that a row's own length does not matter. A row that has
+ * no finite distance gets centre 0. The results are those of the one-pair kernels.
+ */
+void rv_nearest_centres(rv_metric metric, const float *rows, size_t count, const float *centres,
+                        uint32_t clusters, uint32_t dim, uint32_t *nearest, float *distance);
+
 #endif

@@ -38,8 +38,8 @@ rv_ivf_kmeans_bytes(uint32_t lists, uint32_t rows, uint32_t dim)
 {
     size_t row = (size_t)dim * sizeof(float);
 
-    /* The sample, three numbers for each of its rows, centres, and their sums and sizes. */
-    return (size_t)rows * (row + 12) + (size_t)lists * (3 * row + sizeof(size_t));
+    /* The sample, three numbers for each of its rows, centres, and their sums, sizes and seeds. */
+    return (size_t)rows * (row + 12) + (size_t)lists * (3 * row + 17 * sizeof(size_t));
 }
 
 rv_metric

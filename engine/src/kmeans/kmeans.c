@@ -20,6 +20,9 @@
 #include <string.h>
 
 #define CANCEL_ROWS 4096
+/* Rows for each cluster that the first centres are drawn from: the start takes a pass over them for
+ * each centre, and more of them do not make it better. */
+#define SEED_ROWS 16
 /* Rounds of refilling clusters at the end; each lowers the inertia, and one is the rule. */
 #define SETTLE_ROUNDS 16
 
@@ -35,10 +38,12 @@ typedef struct kmeans {
     float *centroids;     /* the caller's */
     uint32_t *assignment; /* the caller's, or own_assignment */
     uint32_t *own_assignment;
-    float *distance;     /* of each row to its centre, raw */
+    float *distance;     /* of each row to its centre, raw; while seeding, of each seed row */
     float *inverse_norm; /* 1 / |row|, 0 for a row without a direction; spherical only */
     double *sums;        /* clusters x dim */
     size_t *sizes;       /* rows of each cluster */
+    size_t *seed_rows;   /* that the first centres are drawn from */
+    size_t seed_count;
     rv_prng rng;
 } kmeans;
 
@@ -82,6 +87,7 @@ release(kmeans *km)
     rv_free(km->allocator, km->inverse_norm);
     rv_free(km->allocator, km->sums);
     rv_free(km->allocator, km->sizes);
+    rv_free(km->allocator, km->seed_rows);
 }
 
 /* On failure what was allocated is left to release(). */
@@ -94,7 +100,8 @@ allocate(kmeans *km, rv_error *err)
     km->distance = rv_alloc_array(allocator, km->count, sizeof(*km->distance));
     km->sums = rv_alloc_array(allocator, clusters * km->dim, sizeof(*km->sums));
     km->sizes = rv_alloc_array(allocator, clusters, sizeof(*km->sizes));
-    if (km->distance == NULL || km->sums == NULL || km->sizes == NULL)
+    km->seed_rows = rv_alloc_array(allocator, km->seed_count, sizeof(*km->seed_rows));
+    if (km->distance == NULL || km->sums == NULL || km->sizes == NULL || km->seed_rows == NULL)
         goto nomem;
     if (km->spherical) {
         km->inverse_norm = rv_alloc_array(allocator, km->count, sizeof(*km->inverse_norm));
@@ -151,20 +158,29 @@ inspect_rows(kmeans *km, rv_error *err)
     return RV_OK;
 }
 
+/* The raw distance that minus the inner product stands for; others as they are. */
+static float
+raw_distance(const kmeans *km, size_t row, float distance)
+{
+    float raw;
+
+    if (!km->spherical)
+        return distance;
+    if (km->inverse_norm[row] == 0.0f)
+        return 1.0f;
+    raw = 1.0f + distance * km->inverse_norm[row];
+    return raw < 0.0f ? 0.0f : raw > 2.0f ? 2.0f : raw;
+}
+
 static float
 distance_to(const kmeans *km, size_t row, const float *centre)
 {
     const float *values = row_at(km, row);
-    float raw;
 
-    if (!km->spherical)
-        return km->options->metric == RV_METRIC_L1
-                   ? km->kernels->l1(values, centre, km->dim)
-                   : km->kernels->l2_squared(values, centre, km->dim);
-    if (km->inverse_norm[row] == 0.0f)
-        return 1.0f;
-    raw = 1.0f - km->kernels->inner_product(values, centre, km->dim) * km->inverse_norm[row];
-    return raw < 0.0f ? 0.0f : raw > 2.0f ? 2.0f : raw;
+    if (km->spherical)
+        return raw_distance(km, row, -km->kernels->inner_product(values, centre, km->dim));
+    return km->options->metric == RV_METRIC_L1 ? km->kernels->l1(values, centre, km->dim)
+                                               : km->kernels->l2_squared(values, centre, km->dim);
 }
 
 static void
@@ -178,6 +194,18 @@ move_centre_to_row(kmeans *km, uint32_t cluster, size_t row)
         memcpy(centre, row_at(km, row), km->dim * sizeof(*centre));
 }
 
+/* Chooses the rows that the first centres are drawn from: one at random out of every so many. */
+static void
+choose_seed_rows(kmeans *km)
+{
+    for (size_t i = 0; i < km->seed_count; i++) {
+        size_t first = i * km->count / km->seed_count;
+        size_t end = (i + 1) * km->count / km->seed_count;
+
+        km->seed_rows[i] = first + (size_t)rv_prng_below(&km->rng, end - first);
+    }
+}
+
 /* A row drawn with probability proportional to its distance from the centres so far; any row when
  * all of them sit on centres. */
 static size_t
@@ -186,37 +214,39 @@ draw_row(kmeans *km)
     double total = 0.0, wanted, sum = 0.0;
     size_t last = 0;
 
-    for (size_t row = 0; row < km->count; row++)
-        total += (double)km->distance[row];
+    for (size_t i = 0; i < km->seed_count; i++)
+        total += (double)km->distance[i];
     if (!(total > 0.0 && total < INFINITY))
         return (size_t)rv_prng_below(&km->rng, km->count);
     wanted = rv_prng_uniform(&km->rng) * total;
-    for (size_t row = 0; row < km->count; row++) {
-        if (km->distance[row] > 0.0f) {
-            sum += (double)km->distance[row];
-            last = row;
+    for (size_t i = 0; i < km->seed_count; i++) {
+        if (km->distance[i] > 0.0f) {
+            sum += (double)km->distance[i];
+            last = i;
             if (sum > wanted)
                 break;
         }
     }
-    return last;
+    return km->seed_rows[last];
 }
 
 /* k-means++: the first centre is any row, each next one a row drawn by its raw distance. */
 static rv_status
 seed_centres(kmeans *km, rv_error *err)
 {
+    choose_seed_rows(km);
     for (uint32_t cluster = 0; cluster < km->clusters; cluster++) {
         size_t chosen = cluster == 0 ? (size_t)rv_prng_below(&km->rng, km->count) : draw_row(km);
 
         move_centre_to_row(km, cluster, chosen);
-        for (size_t row = 0; row < km->count; row++) {
+        for (size_t i = 0; i < km->seed_count; i++) {
             float distance;
-            if (is_cancelled(km, row))
+
+            if (is_cancelled(km, i))
                 return fail_cancelled(err);
-            distance = distance_to(km, row, centre_at(km, cluster));
-            if (cluster == 0 || distance < km->distance[row])
-                km->distance[row] = distance;
+            distance = distance_to(km, km->seed_rows[i], centre_at(km, cluster));
+            if (cluster == 0 || distance < km->distance[i])
+                km->distance[i] = distance;
         }
     }
     return RV_OK;
@@ -226,23 +256,17 @@ static rv_status
 assign_rows(kmeans *km, rv_error *err)
 {
     memset(km->sizes, 0, km->clusters * sizeof(*km->sizes));
-    for (size_t row = 0; row < km->count; row++) {
-        uint32_t nearest = 0;
-        float least;
+    for (size_t start = 0; start < km->count; start += CANCEL_ROWS) {
+        size_t count = km->count - start < CANCEL_ROWS ? km->count - start : CANCEL_ROWS;
 
-        if (is_cancelled(km, row))
+        if (is_cancelled(km, start))
             return fail_cancelled(err);
-        least = distance_to(km, row, centre_at(km, 0));
-        for (uint32_t cluster = 1; cluster < km->clusters; cluster++) {
-            float distance = distance_to(km, row, centre_at(km, cluster));
-            if (distance < least) {
-                least = distance;
-                nearest = cluster;
-            }
+        rv_nearest_centres(km->options->metric, row_at(km, start), count, km->centroids,
+                           km->clusters, km->dim, km->assignment + start, km->distance + start);
+        for (size_t row = start; row < start + count; row++) {
+            km->distance[row] = raw_distance(km, row, km->distance[row]);
+            km->sizes[km->assignment[row]]++;
         }
-        km->assignment[row] = nearest;
-        km->distance[row] = least;
-        km->sizes[nearest]++;
     }
     return RV_OK;
 }
@@ -385,6 +409,7 @@ rv_kmeans(const rv_allocator *allocator, const rv_kmeans_options *options, const
     km.spherical = options->metric == RV_METRIC_COSINE || options->metric == RV_METRIC_IP;
     km.dim = options->dim;
     km.clusters = options->clusters < count ? options->clusters : (uint32_t)count;
+    km.seed_count = count / SEED_ROWS < km.clusters ? count : (size_t)km.clusters * SEED_ROWS;
     rv_prng_seed(&km.rng, options->seed);
 
     status = allocate(&km, err);

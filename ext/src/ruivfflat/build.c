@@ -34,7 +34,7 @@
 #define COUNT_BLOCKS 32
 #define LEAST_SAMPLE_BLOCKS 64
 #define RUIVF_LEAST_SAMPLE 2
-#define KMEANS_ITERATIONS 12
+#define KMEANS_ITERATIONS 8
 
 typedef struct Sample {
     RuivfBuild *build;

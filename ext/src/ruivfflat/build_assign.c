@@ -2,8 +2,8 @@
  * build_assign.c - every row of the table with the number of its list, sorted.
  *
  * Parallel as CREATE INDEX of btree: the leader and its workers share one scan of the table; each
- * compares its rows with all centres and puts them into a sort of its own; the leader merges the
- * sorted runs. How many workers there are is the planner's rule for btree (table size,
+ * compares its rows with all centres, some at a time, and puts them into a sort of its own; the
+ * leader merges the sorted runs. How many workers there are is the planner's rule for btree (table size,
  * max_parallel_maintenance_workers, parallel safety of expressions).
  *
  * Shared memory: RuivfAssignShared, then the table scan, the sort and the centres, each under its
@@ -37,6 +37,7 @@
 #define KEY_CENTRES UINT64CONST(0xA000000000000003)
 
 #define PROGRESS_EVERY 1024
+#define BATCH_ROWS 64 /* compared with the centres together */
 
 typedef struct RuivfAssignShared {
     Oid heap_oid;
@@ -61,7 +62,10 @@ typedef struct Assign {
     Relation index;
     const RuivfMetaData *meta;
     const float *centres;
-    bytea *value; /* of the vector */
+    int batched;
+    float *vectors; /* BATCH_ROWS x dim */
+    ItemPointerData tids[BATCH_ROWS];
+    bytea *value; /* of a vector */
     TupleTableSlot *slot;
     Tuplesortstate *sort;
     MemoryContext row_context;
@@ -102,28 +106,11 @@ begin_sort(TupleDesc desc, int memory, SortCoordinate coordinate)
 }
 
 static void
-assign_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
+sort_row(Assign *assign, uint32 list, ItemPointer tid, const float *vector)
 {
-    Assign *assign = arg;
     int dim = assign->meta->dim;
-    float *vector = (float *)VARDATA(assign->value);
-    float distance = INFINITY;
-    uint32 list = 0;
-    MemoryContext former;
-    bool indexed;
 
-    if (isnull[0])
-        return;
-    former = MemoryContextSwitchTo(assign->row_context);
-    indexed =
-        ruivf_prepare((rv_metric)assign->meta->metric, dim, DatumGetRuVector(values[0]), vector);
-    MemoryContextSwitchTo(former);
-    MemoryContextReset(assign->row_context);
-    if (!indexed)
-        return;
-    rv_ivf_nearest((rv_metric)assign->meta->metric, vector, dim, assign->centres,
-                   sizeof(float) * dim, assign->meta->lists, 0, &list, &distance);
-    assign->max_norm = Max(assign->max_norm, ruivf_norm_bound(vector, dim));
+    memcpy(VARDATA(assign->value), vector, sizeof(float) * dim);
     ExecClearTuple(assign->slot);
     assign->slot->tts_values[0] = Int32GetDatum((int32)list);
     assign->slot->tts_values[1] = PointerGetDatum(tid);
@@ -136,6 +123,44 @@ assign_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
         pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, (int64)assign->rows);
 }
 
+static void
+sort_batch(Assign *assign)
+{
+    int dim = assign->meta->dim;
+    uint32 lists[BATCH_ROWS];
+    float distances[BATCH_ROWS];
+
+    rv_nearest_centres((rv_metric)assign->meta->metric, assign->vectors, assign->batched,
+                       assign->centres, assign->meta->lists, dim, lists, distances);
+    for (int i = 0; i < assign->batched; i++)
+        sort_row(assign, lists[i], &assign->tids[i], assign->vectors + (Size)i * dim);
+    assign->batched = 0;
+}
+
+static void
+assign_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
+{
+    Assign *assign = arg;
+    int dim = assign->meta->dim;
+    float *vector = assign->vectors + (Size)assign->batched * dim;
+    MemoryContext former;
+    bool indexed;
+
+    if (isnull[0])
+        return;
+    former = MemoryContextSwitchTo(assign->row_context);
+    indexed =
+        ruivf_prepare((rv_metric)assign->meta->metric, dim, DatumGetRuVector(values[0]), vector);
+    MemoryContextSwitchTo(former);
+    MemoryContextReset(assign->row_context);
+    if (!indexed)
+        return;
+    assign->max_norm = Max(assign->max_norm, ruivf_norm_bound(vector, dim));
+    assign->tids[assign->batched++] = *tid;
+    if (assign->batched == BATCH_ROWS)
+        sort_batch(assign);
+}
+
 /* Reads the participant's part of the table into its sort; returns the rows of the table seen. */
 static double
 run_assign(Assign *assign, IndexInfo *info, TableScanDesc scan)
@@ -144,17 +169,20 @@ run_assign(Assign *assign, IndexInfo *info, TableScanDesc scan)
 
     assign->value = palloc0(VARHDRSZ + sizeof(float) * assign->meta->dim);
     SET_VARSIZE(assign->value, VARHDRSZ + sizeof(float) * assign->meta->dim);
+    assign->vectors = palloc(sizeof(float) * BATCH_ROWS * assign->meta->dim);
     assign->slot = MakeSingleTupleTableSlot(sorted_tuple(), &TTSOpsVirtual);
     assign->row_context =
         AllocSetContextCreate(CurrentMemoryContext, "ruivfflat build row", ALLOCSET_DEFAULT_SIZES);
     seen = table_index_build_scan(assign->heap, assign->index, info, true, assign->reports,
                                   assign_row, assign, scan);
+    sort_batch(assign);
     if (assign->reports)
         pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, RUIVF_PHASE_SORT);
     tuplesort_performsort(assign->sort);
     MemoryContextDelete(assign->row_context);
     ExecDropSingleTupleTableSlot(assign->slot);
     pfree(assign->value);
+    pfree(assign->vectors);
     return seen;
 }
 
