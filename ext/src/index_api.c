@@ -140,14 +140,12 @@ ruv_index_most_effort(Relation index)
 const char *
 ruv_index_storage_name(Relation index)
 {
-    static const char *const codes[] = {
-        [RV_IVF_FLOAT32] = "float32", [RV_IVF_FLOAT16] = "float16", [RV_IVF_INT8] = "int8"};
     RuhnswInfo graph;
     RuivfInfo lists;
 
     if (ruivf_is_index(index)) {
         ruivf_get_info(index, &lists);
-        return codes[lists.storage];
+        return lists.storage;
     }
     ruhnsw_get_info(index, &graph);
     return graph.storage;

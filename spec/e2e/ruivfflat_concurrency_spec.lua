@@ -34,7 +34,7 @@ describe("a ruivfflat index that many sessions use", function()
       server:start()
       db = server:connect()
       ivf.prepare(db)
-      ivf.create(db, "busy", 1000, DIM, { with = "lists = 5, storage = int8" })
+      ivf.create(db, "busy", 1000, DIM, { with = "lists = 5, storage = fixed32" })
       db:exec("CREATE INDEX busy_f ON busy USING ruivfflat (v) WITH (lists = 3, storage = float32)")
    end)
 
@@ -68,7 +68,7 @@ describe("a ruivfflat index that many sessions use", function()
    end)
 
    it("never hides a row from a scan while others come and go", function()
-      ivf.create(db, "stable", 2000, DIM, { with = "lists = 4, storage = int8" })
+      ivf.create(db, "stable", 2000, DIM, { with = "lists = 4, storage = fixed32" })
       local writer, sweeper = server:connect(), server:connect()
       db:exec("SET ruvector.max_scan_tuples = 2147483647; SET enable_seqscan = off; SET enable_sort = off")
       for round = 1, 15 do

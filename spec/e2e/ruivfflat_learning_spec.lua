@@ -20,7 +20,7 @@ describe("a table with a ruivfflat index that learns", function()
       db = server:connect()
       db:exec("CREATE EXTENSION ruvector")
       learning.create_table(db, "lists", 6000,
-         "ruivfflat (embedding ruvector_l2_ops) WITH (lists = 60, storage = int8)")
+         "ruivfflat (embedding ruvector_l2_ops) WITH (lists = 60, storage = fixed32)")
       truth = learning.truth(db, "lists", tests)
    end)
 

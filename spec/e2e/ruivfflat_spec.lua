@@ -40,7 +40,7 @@ describe("a ruivfflat index", function()
       it("better the more lists are probed", function()
          local former = 0
          for _, probes in ipairs { 1, 3, 8 } do
-            local recall = ivf.recall_at(db, probes, "metric_l2_int8", 16, "<->", 10, 30)
+            local recall = ivf.recall_at(db, probes, "metric_l2_fixed32", 16, "<->", 10, 30)
             assert.is_true(recall > former)
             former = recall
          end
@@ -58,8 +58,9 @@ describe("a ruivfflat index", function()
 
       it("in a lateral join, a search for each outer row", function()
          local rows = ivf.with_index(db, function()
-            return db:exec [[SELECT q.id, n.id AS near FROM (SELECT * FROM metric_l2_int8 WHERE id <= 50) q,
-               LATERAL (SELECT id FROM metric_l2_int8 ORDER BY v <-> q.v LIMIT 1) n]]
+            return db:exec [[SELECT q.id, n.id AS near
+               FROM (SELECT * FROM metric_l2_fixed32 WHERE id <= 50) q,
+               LATERAL (SELECT id FROM metric_l2_fixed32 ORDER BY v <-> q.v LIMIT 1) n]]
          end)
          assert.is_true(#rows > 30)
          for _, row in ipairs(rows) do assert.equal(row.id, row.near) end
@@ -68,7 +69,7 @@ describe("a ruivfflat index", function()
 
    describe("goes on when the first lists are used up", function()
       setup(function()
-         ivf.create(db, "long_scan", 4000, 8, { with = "lists = 40, storage = int8" })
+         ivf.create(db, "long_scan", 4000, 8, { with = "lists = 40, storage = fixed32" })
       end)
 
       local function rows(sql)
@@ -275,7 +276,7 @@ describe("a ruivfflat index", function()
    it("keeps values that half precision cannot hold", function()
       db:exec("CREATE TABLE huge (id bigint PRIMARY KEY, v ruvector(2))")
       db:exec("INSERT INTO huge SELECT i, ARRAY[i * 1000.0, -i]::ruvector FROM generate_series(1, 200) i")
-      db:exec("CREATE INDEX huge_v ON huge USING ruivfflat (v) WITH (lists = 5, storage = float16)")
+      db:exec("CREATE INDEX huge_v ON huge USING ruivfflat (v) WITH (lists = 5, storage = fixed32)")
       assert.equal("", ivf.findings(db, "huge_v"))
       db:exec("SET ruvector.probes = 5")
       assert.same({ 150, 151, 149 }, ivf.with_index(db, function()
@@ -303,13 +304,40 @@ describe("a ruivfflat index", function()
       end
 
       it("works when everything was deleted", function()
-         db:exec("DELETE FROM churn_int8")
-         db:exec("VACUUM churn_int8")
-         assert.equal("", ivf.findings(db, "churn_int8_v"))
-         assert.equal(0, ivf.reachable(db, "churn_int8", 16))
-         db:exec("INSERT INTO churn_int8 SELECT i, vec(i, 16) FROM generate_series(1, 300) i")
-         assert.equal("", ivf.findings(db, "churn_int8_v"))
-         assert.equal(300, ivf.reachable(db, "churn_int8", 16))
+         db:exec("DELETE FROM churn_fixed32")
+         db:exec("VACUUM churn_fixed32")
+         assert.equal("", ivf.findings(db, "churn_fixed32_v"))
+         assert.equal(0, ivf.reachable(db, "churn_fixed32", 16))
+         db:exec("INSERT INTO churn_fixed32 SELECT i, vec(i, 16) FROM generate_series(1, 300) i")
+         assert.equal("", ivf.findings(db, "churn_fixed32_v"))
+         assert.equal(300, ivf.reachable(db, "churn_fixed32", 16))
+      end)
+   end)
+
+   describe("in a session that keeps its centres", function()
+      setup(function()
+         ivf.create(db, "kept", 1000, 8, { with = "lists = 8" })
+         db:exec("INSERT INTO kept SELECT i, vec(i, 8) FROM generate_series(1001, 1100) i")
+      end)
+
+      it("takes rows where another session has rebuilt it", function()
+         local other = server:connect()
+         other:exec("REINDEX INDEX kept_v")
+         other:close()
+         db:exec("INSERT INTO kept SELECT i, vec(i, 8) FROM generate_series(1101, 1200) i")
+         assert.equal("", ivf.findings(db, "kept_v"))
+         assert.equal(1200, ivf.reachable(db, "kept", 8))
+      end)
+
+      it("is searched and takes rows where they would take more than work_mem", function()
+         db:exec("ALTER INDEX kept_v SET (lists = 800)")
+         db:exec("INSERT INTO kept SELECT i, vec(i, 8) FROM generate_series(1201, 4000) i")
+         db:exec("SET work_mem = '64kB'") -- 800 centres of 64 dimensions take 200 kB
+         db:exec("ALTER TABLE kept ALTER v TYPE ruvector(64) USING vec(id::int, 64)")
+         db:exec("INSERT INTO kept SELECT i, vec(i, 64) FROM generate_series(4001, 4100) i")
+         assert.equal("", ivf.findings(db, "kept_v"))
+         assert.equal(4100, ivf.reachable(db, "kept", 64))
+         db:exec("RESET work_mem")
       end)
    end)
 
@@ -339,7 +367,7 @@ describe("a ruivfflat index", function()
          end)
       end
 
-      setup(function() ivf.create(db, "broken", 2000, 8, { with = "lists = 4, storage = int8" }) end)
+      setup(function() ivf.create(db, "broken", 2000, 8, { with = "lists = 4, storage = fixed32" }) end)
 
       it("of the meta page, as an error with its SQLSTATE", function()
          damage { [24] = "XXXX" }
@@ -355,7 +383,7 @@ describe("a ruivfflat index", function()
             { "holds other lists", { [page + 24] = "\9" } },
             { "list 0 begins at block", { [page + 32] = "\255\255\255\127" } },
             { "link to the next page is out of range", { [2 * page + 24 + 4] = "\1\0\0\0" } },
-            { "link to the vectors is out of range", { [2 * page + 24 + 24] = "\0\0\0\0" } },
+            { "link to what codes leave out is out of range", { [2 * page + 24 + 24] = "\0\0\0\0" } },
             { "more slots in use than it has", { [2 * page + 24 + 12] = "\255\255" } },
             { "belongs to list 77", { [2 * page + 24] = "\77\0\0\0" } },
          } do
@@ -367,10 +395,13 @@ describe("a ruivfflat index", function()
          end
       end)
 
-      it("of a code, by the verifier", function()
-         -- Block 2 is the first list page; its rows begin 80 bytes in. The codes lie at its end.
-         damage { [3 * 8192 - 2000] = "\99\98\97\96\95\94\93\92\91" }
-         assert.matches("the code in slot %d+ is not that of its vector", ivf.findings(db, "broken_v"))
+      it("of a code's scale and of its bound, by the verifier", function()
+         -- Block 2 is the first list page, of 368 slots: rows from byte 80 on, then scales, then bounds.
+         local scales = 2 * 8192 + 80 + 6 * 368
+         damage { [scales] = "\0\0\128\127" }
+         assert.matches("of the vector in slot 0 is not finite", ivf.findings(db, "broken_v"))
+         damage { [scales + 4 * 368] = "\0\0\0\0" }
+         assert.matches("the error bound of slot 0 is 0, less than", ivf.findings(db, "broken_v"))
       end)
 
       it("of a lost row, by the verifier", function()

@@ -431,6 +431,26 @@ describe("the codes of a list", function()
       end
    end)
 
+   it("with the rest of the bits bound the distance of what comes back from both", function()
+      for _, metric in pairs(METRICS) do
+         local dim, rows = 65, 500
+         local m = make(metric, STORAGES.int8, rows, 1, dim, 33)
+         local rest, back = ffi.new("int8_t[?]", 3 * dim), ffi.new("float[?]", dim)
+         local code, scale = ffi.new("int8_t[?]", dim), ffi.new("float[1]")
+         local err, key = ffi.new("float[1]"), ffi.new("float[1]")
+         aim(m)
+         for row = 0, rows - 1 do
+            lib.rv_ivf_encode_fixed(metric, m.vectors + row * dim, dim, code, rest, scale, err)
+            lib.rv_fixed_decode(code, rest, 3, scale[0], back, dim)
+            local least = lib.rv_ivf_code_error(metric, back, code, scale[0], dim)
+            assert(err[0] >= least and err[0] <= least * 1.001)
+            lib.rv_ivf_score(m.scorer, code, scale, err, 1, key)
+            assert(key[0] <= lib.rv_ivf_exact(m.scorer, back), "a lower bound is above")
+         end
+         release(m)
+      end
+   end)
+
    it("are zero with an infinite error where they cannot hold a vector", function()
       local vector = ffi.new("float[2]", { 1e6, 1 })
       local code, scale, err = ffi.new("uint16_t[2]", { 7, 7 }), ffi.new("float[1]"), ffi.new("float[1]")

@@ -14,7 +14,7 @@ return {
          ["ruvector.max_scan_tuples"] = "2147483647" }, soak = {}, soak_recall = 0.9,
    },
    ruivfflat = {
-      name = "ruivfflat", with = "lists = 6, storage = int8",
+      name = "ruivfflat", with = "lists = 6, storage = fixed32",
       exhaustive = { ["ruvector.iterative_scan"] = "relaxed_order",
          ["ruvector.max_scan_tuples"] = "2147483647" }, soak = { ["ruvector.probes"] = "4" },
       soak_recall = 0.9,

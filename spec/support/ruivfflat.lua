@@ -5,7 +5,7 @@ local ruhnsw = require("support.ruhnsw")
 
 local M = setmetatable({}, { __index = ruhnsw })
 
-M.STORAGES = { "float32", "float16", "int8" }
+M.STORAGES = { "float32", "fixed32" }
 
 --- A table `name` (id, v) with rows 1..rows of d dimensions, and an index `name`_v on it.
 -- options: opclass (default ruvector_l2_ops), with (storage parameters).

@@ -72,6 +72,17 @@ size_t rv_ivf_code_size(rv_ivf_storage storage, uint32_t dim);
 void rv_ivf_encode(rv_ivf_storage storage, rv_metric metric, const float *vector, uint32_t dim,
                    void *code, float *scale, float *error);
 
+/*
+ * The code of the int8 storage, and beside it the rest of a vector in fixed point, in 3 planes
+ * (rv_fixed_encode). *error bounds the distance of the code to the vector that comes back from
+ * both, which is the one that rows are compared by exactly.
+ */
+void rv_ivf_encode_fixed(rv_metric metric, const float *vector, uint32_t dim, int8_t *code,
+                         int8_t *rest, float *scale, float *error);
+/* That bound, of a vector that came back. */
+float rv_ivf_code_error(rv_metric metric, const float *vector, const int8_t *code, float scale,
+                        uint32_t dim);
+
 /* What scoring needs to know of a query. */
 typedef struct rv_ivf_scorer {
     rv_metric metric;

@@ -98,7 +98,7 @@ rv_int8_decode(const int8_t *in, float scale, float *out, uint32_t dim)
 
 /* The lowest digit of a number to the base of 256, which is divided by it. */
 static int8_t
-take_digit(int64_t *number)
+take_digit(int32_t *number)
 {
     int8_t digit = (int8_t)(*number & 0xFF);
 
@@ -109,14 +109,15 @@ take_digit(int64_t *number)
 float
 rv_fixed_encode(const float *in, int8_t *high, int8_t *rest, uint32_t planes, uint32_t dim)
 {
-    double one = planes == 2 ? 65536.0 : 16777216.0;
+    double one = planes == 2 ? 65536.0 : 16777216.0, most = MOST_FIXED * one;
     float scale = int8_scale(in, dim);
+    double units = scale > 0.0f ? one / (double)scale : 0.0;
 
     for (uint32_t i = 0; i < dim; i++) {
         /* The quotient passes 127 a little by the rounding of the scale, much by that of a
          * subnormal one. */
-        double code = scale > 0.0f ? (double)in[i] / (double)scale : 0.0;
-        int64_t number = llrint(fmin(fmax(code, -MOST_FIXED), MOST_FIXED) * one);
+        double wanted = (double)in[i] * units;
+        int32_t number = (int32_t)lrint(wanted > most ? most : wanted < -most ? -most : wanted);
 
         for (uint32_t plane = planes; plane-- > 0;)
             rest[(size_t)plane * dim + i] = take_digit(&number);

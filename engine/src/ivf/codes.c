@@ -67,6 +67,40 @@ rv_ivf_encode(rv_ivf_storage storage, rv_metric metric, const float *vector, uin
     }
 }
 
+float
+rv_ivf_code_error(rv_metric metric, const float *vector, const int8_t *code, float scale,
+                  uint32_t dim)
+{
+    double sum = 0.0;
+
+    for (uint32_t i = 0; i < dim; i++) {
+        double difference = (double)vector[i] - (double)(scale * (float)code[i]);
+
+        sum += metric == RV_METRIC_L1 ? fabs(difference) : difference * difference;
+    }
+    return (float)((metric == RV_METRIC_L1 ? sum : sqrt(sum)) * (1.0 + 4.0 * FLT_EPSILON));
+}
+
+/* The vector that comes back differs from the one that was given by the last digit, and by its own
+ * rounding: relative to the scale and to the element. */
+#define LAST_DIGIT (1.0 / 8388608.0)
+
+void
+rv_ivf_encode_fixed(rv_metric metric, const float *vector, uint32_t dim, int8_t *code, int8_t *rest,
+                    float *scale, float *error)
+{
+    double size = 0.0, digits;
+
+    *scale = rv_fixed_encode(vector, code, rest, 3, dim);
+    for (uint32_t i = 0; i < dim; i++)
+        size += metric == RV_METRIC_L1 ? fabs((double)vector[i])
+                                       : (double)vector[i] * (double)vector[i];
+    size = metric == RV_METRIC_L1 ? size : sqrt(size);
+    digits = (double)*scale * (metric == RV_METRIC_L1 ? (double)dim : sqrt((double)dim));
+    *error = rv_ivf_code_error(metric, vector, code, *scale, dim) +
+             (float)((size + digits) * LAST_DIGIT);
+}
+
 void
 rv_ivf_scorer_init(rv_ivf_scorer *scorer, rv_metric metric, rv_ivf_storage storage,
                    const float *query, uint32_t dim, float max_norm)

@@ -245,7 +245,7 @@ ruivf_build(Relation heap, Relation index, IndexInfo *info)
     if (RelationGetNumberOfBlocks(index) != 0)
         elog(ERROR, "index \"%s\" already contains data", RelationGetRelationName(index));
     ruivf_make_meta(index, &build.meta);
-    ruivf_layout_init(&build.layout, build.meta.dim, (rv_ivf_storage)build.meta.storage);
+    ruivf_layout_init(&build.layout, build.meta.dim, (RuivfStorage)build.meta.storage);
     find_centres(&build);
     sorted = ruivf_assign_rows(&build);
     ruivf_write_index(&build, MAIN_FORKNUM, sorted);
@@ -265,7 +265,7 @@ ruivf_build_empty(Relation index)
     RuivfBuild build = {.index = index};
 
     ruivf_make_meta(index, &build.meta);
-    ruivf_layout_init(&build.layout, build.meta.dim, (rv_ivf_storage)build.meta.storage);
+    ruivf_layout_init(&build.layout, build.meta.dim, (RuivfStorage)build.meta.storage);
     make_single_list(&build);
     ruivf_write_index(&build, INIT_FORKNUM, NULL);
     pfree(build.centres);

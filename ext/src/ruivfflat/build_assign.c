@@ -3,8 +3,8 @@
  *
  * Parallel as CREATE INDEX of btree: the leader and its workers share one scan of the table; each
  * compares its rows with all centres, some at a time, and puts them into a sort of its own; the
- * leader merges the sorted runs. How many workers there are is the planner's rule for btree (table size,
- * max_parallel_maintenance_workers, parallel safety of expressions).
+ * leader merges the sorted runs. How many workers there are is the planner's rule for btree (table
+ * size, max_parallel_maintenance_workers, parallel safety of expressions).
  *
  * Shared memory: RuivfAssignShared, then the table scan, the sort and the centres, each under its
  * key. The counters are added up under the spinlock; centres are read only.

@@ -2,7 +2,8 @@
  * build_write.c - the pages of a new index, in the order of their blocks.
  *
  * The CENTRE pages come first but are written last, when it is known where the lists begin. Of each
- * list the pages follow each other, those with its vectors behind the page with their codes.
+ * list the pages follow each other, those with what its codes leave out behind the page that has
+ * them.
  */
 #include "ruivfflat/build.h"
 
@@ -16,9 +17,9 @@ typedef struct Writer {
     RuivfBuild *build;
     ForkNumber fork;
     BlockNumber *first_blocks;
-    uint32 list;  /* being written */
-    Buffer page;  /* its last LIST page, locked */
-    Buffer exact; /* the last EXACT page of that, locked, or InvalidBuffer */
+    uint32 list; /* being written */
+    Buffer page; /* its last LIST page, locked */
+    Buffer rest; /* the last REST page of that, locked, or InvalidBuffer */
     float *vector;
 } Writer;
 
@@ -47,9 +48,9 @@ static void
 finish_page(Writer *writer)
 {
     finish_buffer(writer, writer->page);
-    if (BufferIsValid(writer->exact))
-        finish_buffer(writer, writer->exact);
-    writer->page = writer->exact = InvalidBuffer;
+    if (BufferIsValid(writer->rest))
+        finish_buffer(writer, writer->rest);
+    writer->page = writer->rest = InvalidBuffer;
 }
 
 static void
@@ -89,21 +90,18 @@ end_list(Writer *writer)
     finish_buffer(writer, buffer);
 }
 
+/* Begins a REST page for the slots from this one on. */
 static void
-add_vector(Writer *writer, int slot)
+begin_rest(Writer *writer, int slot)
 {
     const RuivfLayout *layout = &writer->build->layout;
-    int place = slot % layout->exact_per;
 
-    if (place == 0) {
-        if (BufferIsValid(writer->exact))
-            finish_buffer(writer, writer->exact);
-        writer->exact = add_block(writer);
-        ruivf_exact_page_init(BufferGetPage(writer->exact), BufferGetBlockNumber(writer->page));
-        ruivf_list_header(BufferGetPage(writer->page))->exact[slot / layout->exact_per] =
-            BufferGetBlockNumber(writer->exact);
-    }
-    ruivf_put_vector(BufferGetPage(writer->exact), layout, place, writer->vector);
+    if (BufferIsValid(writer->rest))
+        finish_buffer(writer, writer->rest);
+    writer->rest = add_block(writer);
+    ruivf_rest_page_init(BufferGetPage(writer->rest), BufferGetBlockNumber(writer->page));
+    ruivf_list_header(BufferGetPage(writer->page))->rest[slot / layout->rest_per] =
+        BufferGetBlockNumber(writer->rest);
 }
 
 static void
@@ -118,10 +116,11 @@ add_row(Writer *writer, ItemPointer tid)
     header = ruivf_list_header(BufferGetPage(writer->page));
     slot = header->used++;
     header->live++;
-    ruivf_put_row(BufferGetPage(writer->page), layout, (rv_metric)writer->build->meta.metric, slot,
-                  tid, writer->vector);
-    if (layout->exact_per > 0)
-        add_vector(writer, slot);
+    if (layout->rest_per > 0 && slot % layout->rest_per == 0)
+        begin_rest(writer, slot);
+    ruivf_put_row(BufferGetPage(writer->page),
+                  BufferIsValid(writer->rest) ? BufferGetPage(writer->rest) : NULL, layout,
+                  (rv_metric)writer->build->meta.metric, slot, tid, writer->vector);
 }
 
 static void
@@ -175,7 +174,7 @@ write_centres(Writer *writer, BlockNumber block, uint32 first)
 void
 ruivf_write_index(RuivfBuild *build, ForkNumber fork, RuivfSorted *sorted)
 {
-    Writer writer = {.build = build, .fork = fork, .page = InvalidBuffer, .exact = InvalidBuffer};
+    Writer writer = {.build = build, .fork = fork, .page = InvalidBuffer, .rest = InvalidBuffer};
     uint32 centre_blocks = ruivf_centre_blocks(&build->layout, build->meta.lists);
     Buffer meta;
 

@@ -21,8 +21,7 @@ static bool options_defined = false;
 
 static relopt_enum_elt_def storage_values[] = {{"auto", RUIVF_STORAGE_AUTO},
                                                {"float32", RUIVF_STORAGE_FLOAT32},
-                                               {"float16", RUIVF_STORAGE_FLOAT16},
-                                               {"int8", RUIVF_STORAGE_INT8},
+                                               {"fixed32", RUIVF_STORAGE_FIXED32},
                                                {NULL, 0}};
 
 static void
@@ -35,8 +34,8 @@ define_options(void)
                       "Lists that the rows are divided into; 0 chooses by the number of rows.",
                       RUIVF_DEFAULT_LISTS, 0, RV_IVF_MAX_LISTS, AccessExclusiveLock);
     add_enum_reloption(
-        option_kind, "storage", "What searches read first.", storage_values, RUIVF_STORAGE_AUTO,
-        "Valid values are \"auto\", \"float32\", \"float16\" and \"int8\".", AccessExclusiveLock);
+        option_kind, "storage", "How the index keeps vectors.", storage_values, RUIVF_STORAGE_AUTO,
+        "Valid values are \"auto\", \"float32\" and \"fixed32\".", AccessExclusiveLock);
     add_bool_reloption(option_kind, "adaptive_search",
                        "Search this index with what was learned about it.", true,
                        ShareUpdateExclusiveLock);
@@ -75,14 +74,20 @@ ruivf_option_lists(Relation index)
     return options ? options->lists : RUIVF_DEFAULT_LISTS;
 }
 
-rv_ivf_storage
+RuivfStorage
 ruivf_option_storage(Relation index, int dim)
 {
     RuivfOptions *options = (RuivfOptions *)index->rd_options;
 
     if (options && options->storage != RUIVF_STORAGE_AUTO)
-        return (rv_ivf_storage)options->storage;
-    return dim < AUTO_CODES_FROM ? RV_IVF_FLOAT32 : RV_IVF_INT8;
+        return (RuivfStorage)options->storage;
+    return dim < AUTO_CODES_FROM ? RUIVF_STORAGE_FLOAT32 : RUIVF_STORAGE_FIXED32;
+}
+
+const char *
+ruivf_storage_name(RuivfStorage storage)
+{
+    return storage == RUIVF_STORAGE_FIXED32 ? "fixed32" : "float32";
 }
 
 bool

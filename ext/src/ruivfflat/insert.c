@@ -8,7 +8,7 @@
  * walk and nothing else: vacuum moves it back when it frees slots, and every session finds them
  * when its own page is full.
  *
- * One generic WAL record holds all that one row changes: its page and its vector's page, or the
+ * One generic WAL record holds all that one row changes: its page and its REST page, or the
  * last page and the new ones. A crash in between leaves a block of zeros that nothing refers to.
  */
 #include "ruivfflat/ruivfflat.h"
@@ -28,18 +28,18 @@ typedef struct Insert {
     const float *vector;
 } Insert;
 
-/* The page for the vector of a slot: an old one, or a block just added to the file. */
+/* The page for what a slot's code leaves out: an old one, or a block just added to the file. */
 static Buffer
-exact_buffer(Insert *insert, BlockNumber owner, BlockNumber block)
+rest_buffer(Insert *insert, BlockNumber owner, BlockNumber block)
 {
     Buffer buffer;
 
     if (block == InvalidBlockNumber)
         return ruivf_extend(insert->index);
-    buffer = ruivf_read(insert->index, block, RUIVF_PAGE_EXACT, BUFFER_LOCK_EXCLUSIVE);
-    if (((RuivfExactHeader *)PageGetContents(BufferGetPage(buffer)))->owner != owner)
-        ruivf_corrupt(insert->index, block, "the vectors belong to block %u, not to block %u",
-                      ((RuivfExactHeader *)PageGetContents(BufferGetPage(buffer)))->owner, owner);
+    buffer = ruivf_read(insert->index, block, RUIVF_PAGE_REST, BUFFER_LOCK_EXCLUSIVE);
+    if (((RuivfRestHeader *)PageGetContents(BufferGetPage(buffer)))->owner != owner)
+        ruivf_corrupt(insert->index, block, "the page belongs to block %u, not to block %u",
+                      ((RuivfRestHeader *)PageGetContents(BufferGetPage(buffer)))->owner, owner);
     return buffer;
 }
 
@@ -68,13 +68,14 @@ put_row(Insert *insert, Buffer buffer, Buffer previous)
     BlockNumber block = BufferGetBlockNumber(buffer);
     bool fresh = BufferIsValid(previous);
     int slot = fresh ? 0 : free_slot(insert, BufferGetPage(buffer), block);
-    int part = layout->exact_per > 0 ? slot / layout->exact_per : 0;
-    BlockNumber exact_block =
-        fresh ? InvalidBlockNumber : ruivf_list_header(BufferGetPage(buffer))->exact[part];
-    Buffer exact = layout->exact_per > 0 ? exact_buffer(insert, block, exact_block) : InvalidBuffer;
+    int part = layout->rest_per > 0 ? slot / layout->rest_per : 0;
+    BlockNumber rest_block =
+        fresh ? InvalidBlockNumber : ruivf_list_header(BufferGetPage(buffer))->rest[part];
+    Buffer rest = layout->rest_per > 0 ? rest_buffer(insert, block, rest_block) : InvalidBuffer;
     GenericXLogState *xlog = GenericXLogStart(insert->index);
     Page page = GenericXLogRegisterBuffer(xlog, buffer, fresh ? GENERIC_XLOG_FULL_IMAGE : 0);
     RuivfListHeader *header = ruivf_list_header(page);
+    Page rest_page = NULL;
 
     if (fresh) {
         Page former = GenericXLogRegisterBuffer(xlog, previous, 0);
@@ -82,22 +83,21 @@ put_row(Insert *insert, Buffer buffer, Buffer previous)
         ruivf_list_page_init(page, insert->list);
         ruivf_list_header(former)->next = block;
     }
-    ruivf_put_row(page, layout, (rv_metric)insert->meta.metric, slot, insert->tid, insert->vector);
+    if (BufferIsValid(rest)) {
+        bool rest_fresh = rest_block == InvalidBlockNumber;
+
+        rest_page = GenericXLogRegisterBuffer(xlog, rest, rest_fresh ? GENERIC_XLOG_FULL_IMAGE : 0);
+        if (rest_fresh)
+            ruivf_rest_page_init(rest_page, block);
+        header->rest[part] = BufferGetBlockNumber(rest);
+    }
+    ruivf_put_row(page, rest_page, layout, (rv_metric)insert->meta.metric, slot, insert->tid,
+                  insert->vector);
     header->used = Max(header->used, slot + 1);
     header->live++;
-    if (BufferIsValid(exact)) {
-        bool exact_fresh = exact_block == InvalidBlockNumber;
-        Page vectors =
-            GenericXLogRegisterBuffer(xlog, exact, exact_fresh ? GENERIC_XLOG_FULL_IMAGE : 0);
-
-        if (exact_fresh)
-            ruivf_exact_page_init(vectors, block);
-        header->exact[part] = BufferGetBlockNumber(exact);
-        ruivf_put_vector(vectors, layout, slot % layout->exact_per, insert->vector);
-    }
     GenericXLogFinish(xlog);
-    if (BufferIsValid(exact))
-        UnlockReleaseBuffer(exact);
+    if (BufferIsValid(rest))
+        UnlockReleaseBuffer(rest);
 }
 
 static BlockNumber
@@ -220,7 +220,7 @@ ruivf_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relat
         AllocSetContextCreate(CurrentMemoryContext, "ruivfflat insert", ALLOCSET_DEFAULT_SIZES);
     former = MemoryContextSwitchTo(context);
     ruivf_read_meta(index, &insert.meta);
-    ruivf_layout_init(&insert.layout, insert.meta.dim, (rv_ivf_storage)insert.meta.storage);
+    ruivf_layout_init(&insert.layout, insert.meta.dim, (RuivfStorage)insert.meta.storage);
     vector = palloc(sizeof(float) * insert.meta.dim);
     if (ruivf_prepare((rv_metric)insert.meta.metric, insert.meta.dim, DatumGetRuVector(values[0]),
                       vector)) {

@@ -26,11 +26,13 @@ ruivf_reader_open(RuivfReader *reader, Relation index)
     memset(reader, 0, sizeof(*reader));
     reader->index = index;
     ruivf_read_meta(index, &reader->meta);
-    ruivf_layout_init(&reader->layout, reader->meta.dim, (rv_ivf_storage)reader->meta.storage);
+    ruivf_layout_init(&reader->layout, reader->meta.dim, (RuivfStorage)reader->meta.storage);
     reader->distances = palloc(sizeof(float) * reader->meta.lists);
     reader->first_blocks = palloc(sizeof(BlockNumber) * reader->meta.lists);
     reader->batch = palloc(sizeof(rv_ivf_candidate) * reader->layout.capacity);
     reader->keys = palloc(sizeof(float) * reader->layout.capacity);
+    reader->vector = palloc(sizeof(float) * reader->meta.dim);
+    reader->code = palloc(reader->layout.code_size);
     reader->source.ctx = reader;
     reader->source.scan = scan_list;
     reader->source.exact = exact_distance;
@@ -48,7 +50,7 @@ ruivf_reader_aim(RuivfReader *reader, const float *query)
         elog(ERROR, "index \"%s\" was rebuilt during a scan",
              RelationGetRelationName(reader->index));
     reader->meta.max_norm = now.max_norm;
-    rv_ivf_scorer_init(&reader->scorer, (rv_metric)reader->meta.metric, layout->storage, query,
+    rv_ivf_scorer_init(&reader->scorer, (rv_metric)reader->meta.metric, layout->code, query,
                        layout->dim, now.max_norm);
     reader->pages += 1 + ruivf_list_distances(reader->index, &now, layout, &reader->scorer,
                                               reader->distances, reader->first_blocks);
@@ -68,26 +70,18 @@ static uint32
 score_page(RuivfReader *reader, uint32 list, Page page, BlockNumber block)
 {
     const RuivfLayout *layout = &reader->layout;
-    const RuivfListHeader *header = ruivf_list_header(page);
     const ItemPointerData *rows = ruivf_rows(page);
-    int used = header->used;
+    int used = ruivf_list_header(page)->used;
     uint32 count = 0;
-    int exact_block = -1;
-    int exact_slot = layout->exact_per;
 
     rv_ivf_score(&reader->scorer, ruivf_codes(page, layout), ruivf_scales(page, layout),
                  ruivf_errors(page, layout), used, reader->keys);
     for (int slot = 0; slot < used; slot++) {
         rv_ivf_candidate *candidate = &reader->batch[count];
 
-        if (exact_slot == layout->exact_per) {
-            exact_slot = 0;
-            exact_block++;
-        }
-        candidate->ref = layout->exact_per > 0 ? ruivf_ref(header->exact[exact_block], exact_slot++)
-                                               : RV_IVF_IS_EXACT;
         if (!ItemPointerIsValid(&rows[slot]))
             continue;
+        candidate->ref = layout->rest_per > 0 ? ruivf_ref(block, slot) : RV_IVF_IS_EXACT;
         candidate->key = reader->keys[slot];
         candidate->list = list;
         candidate->row = ruivf_row(&rows[slot]);
@@ -139,19 +133,29 @@ scan_list(void *ctx, uint32_t list, rv_ivf *ivf, uint64_t *scored, rv_error *err
     return RV_OK;
 }
 
-/* rv_ivf_source.exact. A row that was removed meanwhile leaves its vector, or another row's: what
- * comes of it is a row that no snapshot of this scan can see. */
+/* rv_ivf_source.exact. A row that was removed meanwhile leaves its vector, or another row's, or the
+ * code of the one with the rest of the other: what comes of it is a row that no snapshot of this
+ * scan can see. */
 static bool
 exact_distance(void *ctx, uint64_t ref, float *distance)
 {
     RuivfReader *reader = ctx;
+    const RuivfLayout *layout = &reader->layout;
     BlockNumber block = (BlockNumber)(ref >> 16);
-    Buffer buffer = ruivf_read(reader->index, block, RUIVF_PAGE_EXACT, BUFFER_LOCK_SHARE);
+    int slot = (int)(ref & PG_UINT16_MAX);
+    Buffer buffer = ruivf_read(reader->index, block, RUIVF_PAGE_LIST, BUFFER_LOCK_SHARE);
+    Page page = BufferGetPage(buffer);
+    BlockNumber rest = ruivf_list_header(page)->rest[slot / layout->rest_per];
+    float scale = ruivf_scales(page, layout)[slot];
 
-    *distance =
-        rv_ivf_exact(&reader->scorer, ruivf_exact_vector(BufferGetPage(buffer), &reader->layout,
-                                                         (int)(ref & PG_UINT16_MAX)));
+    memcpy(reader->code, ruivf_codes(page, layout) + layout->code_size * slot, layout->code_size);
     UnlockReleaseBuffer(buffer);
-    reader->pages++;
+    buffer = ruivf_read(reader->index, rest, RUIVF_PAGE_REST, BUFFER_LOCK_SHARE);
+    rv_fixed_decode((const int8 *)reader->code,
+                    ruivf_rest(BufferGetPage(buffer), layout, slot % layout->rest_per),
+                    RUIVF_REST_PLANES, scale, reader->vector, layout->dim);
+    UnlockReleaseBuffer(buffer);
+    *distance = rv_ivf_exact(&reader->scorer, reader->vector);
+    reader->pages += 2;
     return true;
 }

@@ -105,7 +105,7 @@ ruivf_get_info(Relation index, RuivfInfo *info)
     ruivf_read_meta(index, &meta);
     ruivf_identity(index, &meta, &info->identity);
     info->lists = meta.lists;
-    info->storage = (rv_ivf_storage)meta.storage;
+    info->storage = ruivf_storage_name((RuivfStorage)meta.storage);
     info->max_norm = meta.max_norm;
 }
 

@@ -20,31 +20,31 @@ place_arrays(RuivfLayout *layout, int capacity)
 
     layout->capacity = capacity;
     layout->scales_at = at;
-    at += layout->storage == RV_IVF_INT8 ? floats : 0;
+    at += layout->rest_per > 0 ? floats : 0;
     layout->errors_at = at;
-    at += layout->storage != RV_IVF_FLOAT32 ? floats : 0;
+    at += layout->rest_per > 0 ? floats : 0;
     layout->codes_at = MAXALIGN(at);
     return layout->codes_at + layout->code_size * capacity;
 }
 
 void
-ruivf_layout_init(RuivfLayout *layout, int dim, rv_ivf_storage storage)
+ruivf_layout_init(RuivfLayout *layout, int dim, RuivfStorage storage)
 {
     int capacity;
 
     memset(layout, 0, sizeof(*layout));
     layout->dim = dim;
-    layout->storage = storage;
-    layout->code_size = rv_ivf_code_size(storage, dim);
+    layout->code = storage == RUIVF_STORAGE_FIXED32 ? RV_IVF_INT8 : RV_IVF_FLOAT32;
+    layout->code_size = rv_ivf_code_size(layout->code, dim);
     layout->centre_size = offsetof(RuivfCentre, centre) + sizeof(float) * dim;
     layout->centres_per =
         (int)((RUIVF_CONTENT_SIZE - sizeof(RuivfCentreHeader)) / layout->centre_size);
     capacity = (int)((RUIVF_CONTENT_SIZE - sizeof(RuivfListHeader)) /
                      (layout->code_size + sizeof(ItemPointerData)));
-    if (storage != RV_IVF_FLOAT32) {
-        layout->exact_per =
-            (int)((RUIVF_CONTENT_SIZE - sizeof(RuivfExactHeader)) / (sizeof(float) * dim));
-        capacity = Min(capacity, layout->exact_per * RUIVF_MAX_EXACT_BLOCKS);
+    if (storage == RUIVF_STORAGE_FIXED32) {
+        layout->rest_per =
+            (int)((RUIVF_CONTENT_SIZE - sizeof(RuivfRestHeader)) / (RUIVF_REST_PLANES * dim));
+        capacity = Min(capacity, layout->rest_per * RUIVF_MAX_REST_BLOCKS);
     }
     while (place_arrays(layout, capacity) > RUIVF_CONTENT_SIZE)
         capacity--;
@@ -103,7 +103,6 @@ const char *
 ruivf_check_list(Page page, BlockNumber block, const RuivfLayout *layout, BlockNumber blocks)
 {
     const RuivfListHeader *header = ruivf_list_header(page);
-    int exact = layout->exact_per > 0 ? layout->exact_per : layout->capacity;
 
     if (header->used > layout->capacity)
         return "the page has more slots in use than it has";
@@ -115,9 +114,9 @@ ruivf_check_list(Page page, BlockNumber block, const RuivfLayout *layout, BlockN
         return "the page has slots in use beyond its end";
     if (header->next != InvalidBlockNumber && (header->next <= block || header->next >= blocks))
         return "the link to the next page is out of range";
-    for (int i = 0; layout->exact_per > 0 && i * exact < header->used; i++)
-        if (header->exact[i] == RUIVF_META_BLOCK || header->exact[i] >= blocks)
-            return "the link to the vectors is out of range";
+    for (int i = 0; layout->rest_per > 0 && i * layout->rest_per < header->used; i++)
+        if (header->rest[i] == RUIVF_META_BLOCK || header->rest[i] >= blocks)
+            return "the link to what codes leave out is out of range";
     return NULL;
 }
 
@@ -146,7 +145,7 @@ ruivf_check_meta(const RuivfMetaData *meta)
         return "the number of dimensions is out of range";
     if (meta->metric < RV_METRIC_L2 || meta->metric > RV_METRIC_L1)
         return "the metric is unknown";
-    if (meta->storage < RV_IVF_FLOAT32 || meta->storage > RV_IVF_INT8)
+    if (meta->storage < RUIVF_STORAGE_FLOAT32 || meta->storage > RUIVF_STORAGE_FIXED32)
         return "the storage is unknown";
     if (meta->lists < 1 || meta->lists > RV_IVF_MAX_LISTS)
         return "the number of lists is out of range";
@@ -239,17 +238,17 @@ ruivf_list_page_init(Page page, uint32 list)
     header->list = list;
     header->next = InvalidBlockNumber;
     header->insert_block = InvalidBlockNumber;
-    for (int i = 0; i < RUIVF_MAX_EXACT_BLOCKS; i++)
-        header->exact[i] = InvalidBlockNumber;
+    for (int i = 0; i < RUIVF_MAX_REST_BLOCKS; i++)
+        header->rest[i] = InvalidBlockNumber;
     ((PageHeader)page)->pd_lower = page_end(page, header + 1);
 }
 
 void
-ruivf_exact_page_init(Page page, BlockNumber owner)
+ruivf_rest_page_init(Page page, BlockNumber owner)
 {
-    ruivf_page_init(page, RUIVF_PAGE_EXACT);
-    ((RuivfExactHeader *)PageGetContents(page))->owner = owner;
-    ((PageHeader)page)->pd_lower = page_end(page, PageGetContents(page) + sizeof(RuivfExactHeader));
+    ruivf_page_init(page, RUIVF_PAGE_REST);
+    ((RuivfRestHeader *)PageGetContents(page))->owner = owner;
+    ((PageHeader)page)->pd_lower = page_end(page, PageGetContents(page) + sizeof(RuivfRestHeader));
 }
 
 /* Slots are filled from the first on: what lies behind the last is not in use, and WAL need not
@@ -260,15 +259,6 @@ use_until(Page page, const void *end)
     PageHeader header = (PageHeader)page;
 
     header->pd_lower = Max(header->pd_lower, page_end(page, end));
-}
-
-void
-ruivf_put_vector(Page page, const RuivfLayout *layout, int slot, const float *vector)
-{
-    float *place = ruivf_exact_vector(page, layout, slot);
-
-    memcpy(place, vector, sizeof(float) * layout->dim);
-    use_until(page, place + layout->dim);
 }
 
 Buffer
@@ -286,19 +276,40 @@ ruivf_extend(Relation index)
     return buffer;
 }
 
+static void
+put_fixed(Page page, Page rest_page, const RuivfLayout *layout, rv_metric metric, int slot,
+          const float *vector)
+{
+    int8 *code = (int8 *)ruivf_codes(page, layout) + layout->code_size * slot;
+    int8 *rest = ruivf_rest(rest_page, layout, slot % layout->rest_per);
+
+    rv_ivf_encode_fixed(metric, vector, layout->dim, code, rest, &ruivf_scales(page, layout)[slot],
+                        &ruivf_errors(page, layout)[slot]);
+    use_until(rest_page, rest + RUIVF_REST_PLANES * layout->dim);
+}
+
 void
-ruivf_put_row(Page page, const RuivfLayout *layout, rv_metric metric, int slot,
+ruivf_put_row(Page page, Page rest, const RuivfLayout *layout, rv_metric metric, int slot,
               const ItemPointerData *tid, const float *vector)
 {
     char *code = ruivf_codes(page, layout) + layout->code_size * slot;
-    float scale;
-    float error;
 
-    rv_ivf_encode(layout->storage, metric, vector, layout->dim, code, &scale, &error);
+    if (layout->rest_per > 0)
+        put_fixed(page, rest, layout, metric, slot, vector);
+    else
+        memcpy(code, vector, layout->code_size);
     use_until(page, code + layout->code_size);
-    if (layout->storage == RV_IVF_INT8)
-        ruivf_scales(page, layout)[slot] = scale;
-    if (layout->storage != RV_IVF_FLOAT32)
-        ruivf_errors(page, layout)[slot] = error;
     ruivf_rows(page)[slot] = *tid;
+}
+
+void
+ruivf_get_vector(Page page, Page rest, const RuivfLayout *layout, int slot, float *vector)
+{
+    const char *code = ruivf_codes(page, layout) + layout->code_size * slot;
+
+    if (layout->rest_per > 0)
+        rv_fixed_decode((const int8 *)code, ruivf_rest(rest, layout, slot % layout->rest_per),
+                        RUIVF_REST_PLANES, ruivf_scales(page, layout)[slot], vector, layout->dim);
+    else
+        memcpy(vector, code, layout->code_size);
 }

@@ -5,18 +5,20 @@
  *   block 1..c   CENTRE the lists: for each its first block and its centre, in fixed slots, one
  *                       after the other; never changed after the build
  *   the rest     LIST   rows of one list, in a chain of pages
- *                EXACT  the float32 vectors of the rows of one LIST page, when that holds codes
+ *                REST   what the codes of one LIST page leave out of their vectors
  * A page that is all zeros was added to the file just before a crash; nothing refers to it.
  *
  * A LIST page has no line pointers. It is four arrays of `capacity` slots, so that a search runs
  * over them from end to end:
  *   row     ItemPointerData; an invalid one marks a free slot
- *   scale   float, int8 only
- *   error   float, codes only: how far the code is from the vector (rv_ivf_encode)
- *   code    the vector as float32, half precision or int8
+ *   scale   float, fixed32 only
+ *   error   float, fixed32 only: how far the code is from the vector (rv_ivf_encode_fixed)
+ *   code    the vector as float32, or the high part of fixed point (codes.h), an int8
  * WAL looks at the bytes before pd_lower, the end of the last code that was ever in use.
- * Slot i of a page with codes has its vector in slot i % e of EXACT page exact[i / e], where e is
- * the number of vectors on such a page.
+ * Slot i of a page with codes has three more bytes of each element, in planes, in slot i % e of
+ * REST page rest[i / e], where e is the number of vectors on such a page. Code and rest together
+ * take no more than the vector would, and say as much of it as distances in single precision can
+ * tell.
  *
  * What readers may rely on
  *   - A row stays in its slot until it is removed: nothing ever moves between slots or pages, so a
@@ -25,10 +27,10 @@
  * chain, so a damaged link can not lead in a circle.
  *   - Freed slots are used again by the list that they belong to.
  *
- * Lock order: along a chain from first to last, then an EXACT page; the first page of a list is not
+ * Lock order: along a chain from first to last, then a REST page; the first page of a list is not
  * locked while another one is, except along the chain. The META page is locked alone.
  *
- * Reserved fields are zero under version 1.
+ * Reserved fields are zero under this version.
  */
 #ifndef RUIVF_PAGE_H
 #define RUIVF_PAGE_H
@@ -42,20 +44,29 @@
 #include "utils/rel.h"
 
 #define RUIVF_MAGIC 0x52564931 /* "RVI1" */
-#define RUIVF_VERSION 1
+#define RUIVF_VERSION 2
 #define RUIVF_PAGE_ID 0xFFA8 /* last two bytes of every page */
 
 #define RUIVF_META_BLOCK 0
 #define RUIVF_FIRST_CENTRE_BLOCK 1
 
 #define RUIVF_MAX_DIMENSIONS 2000
-#define RUIVF_MAX_EXACT_BLOCKS 8 /* EXACT pages of one LIST page */
+#define RUIVF_MAX_REST_BLOCKS 8 /* REST pages of one LIST page */
+
+/* How vectors are stored. AUTO is a storage parameter only: the meta page has what it became. */
+typedef enum RuivfStorage {
+    RUIVF_STORAGE_AUTO = 0,
+    RUIVF_STORAGE_FLOAT32 = 1,
+    RUIVF_STORAGE_FIXED32 = 2
+} RuivfStorage;
+
+#define RUIVF_REST_PLANES 3 /* of fixed32 */
 
 typedef enum RuivfPageKind {
     RUIVF_PAGE_META = 1,
     RUIVF_PAGE_CENTRE = 2,
     RUIVF_PAGE_LIST = 3,
-    RUIVF_PAGE_EXACT = 4
+    RUIVF_PAGE_REST = 4
 } RuivfPageKind;
 
 typedef struct RuivfPageTrailer {
@@ -71,7 +82,7 @@ typedef struct RuivfMetaData {
     uint64 epoch; /* random, drawn at each build; never 0 */
     uint16 dim;
     uint8 metric;  /* rv_metric */
-    uint8 storage; /* rv_ivf_storage */
+    uint8 storage; /* RuivfStorage, not AUTO */
     uint32 lists;
     float max_norm; /* upper bound of the norms of all vectors ever stored */
     float spread;   /* mean raw distance of a row to its centre, at the build; see rv_ivf_start */
@@ -98,23 +109,23 @@ typedef struct RuivfListHeader {
     uint16 used;              /* slots from here on were never used */
     uint16 live;              /* slots with a row */
     uint64 reserved;
-    BlockNumber exact[RUIVF_MAX_EXACT_BLOCKS]; /* InvalidBlockNumber: not there yet */
+    BlockNumber rest[RUIVF_MAX_REST_BLOCKS]; /* InvalidBlockNumber: not there yet */
 } RuivfListHeader;
 
-/* The head of an EXACT page's contents; the vectors follow. */
-typedef struct RuivfExactHeader {
+/* The head of a REST page's contents; the vectors follow. */
+typedef struct RuivfRestHeader {
     BlockNumber owner; /* its LIST page */
     uint32 reserved;
-} RuivfExactHeader;
+} RuivfRestHeader;
 
 StaticAssertDecl(sizeof(RuivfPageTrailer) == 8, "page trailer is 8 bytes on disk");
 StaticAssertDecl(sizeof(RuivfMetaData) == 72 && offsetof(RuivfMetaData, lists) == 20,
                  "meta data layout");
 StaticAssertDecl(sizeof(RuivfCentreHeader) == 8 && offsetof(RuivfCentre, centre) == 8,
                  "centre page layout");
-StaticAssertDecl(sizeof(RuivfListHeader) == 56 && offsetof(RuivfListHeader, exact) == 24,
+StaticAssertDecl(sizeof(RuivfListHeader) == 56 && offsetof(RuivfListHeader, rest) == 24,
                  "list page layout");
-StaticAssertDecl(sizeof(RuivfExactHeader) == 8, "exact page layout");
+StaticAssertDecl(sizeof(RuivfRestHeader) == 8, "exact page layout");
 StaticAssertDecl(sizeof(ItemPointerData) == 6, "item pointers are packed");
 
 #define RUIVF_CONTENT_SIZE                                                                         \
@@ -129,18 +140,18 @@ StaticAssertDecl(sizeof(RuivfListHeader) + MAXALIGN(sizeof(ItemPointerData)) +
 /* Where things are on the pages of one index: it follows from dimensions and storage. */
 typedef struct RuivfLayout {
     int dim;
-    rv_ivf_storage storage;
-    int capacity;     /* slots of a LIST page */
-    int exact_per;    /* vectors of an EXACT page; 0: there are none */
-    int centres_per;  /* slots of a CENTRE page */
-    Size centre_size; /* bytes of such a slot */
-    Size code_size;   /* bytes of a code */
-    Size scales_at;   /* offsets in a LIST page's contents */
+    rv_ivf_storage code; /* what a search scores */
+    int capacity;        /* slots of a LIST page */
+    int rest_per;        /* vectors of a REST page; 0: there are none */
+    int centres_per;     /* slots of a CENTRE page */
+    Size centre_size;    /* bytes of such a slot */
+    Size code_size;      /* bytes of a code */
+    Size scales_at;      /* offsets in a LIST page's contents */
     Size errors_at;
     Size codes_at;
 } RuivfLayout;
 
-extern void ruivf_layout_init(RuivfLayout *layout, int dim, rv_ivf_storage storage);
+extern void ruivf_layout_init(RuivfLayout *layout, int dim, RuivfStorage storage);
 extern uint32 ruivf_centre_blocks(const RuivfLayout *layout, uint32 lists);
 
 /* ---- parts of a page whose frame was checked ---- */
@@ -181,10 +192,11 @@ ruivf_codes(Page page, const RuivfLayout *layout)
     return PageGetContents(page) + layout->codes_at;
 }
 
-static inline float *
-ruivf_exact_vector(Page page, const RuivfLayout *layout, int slot)
+static inline int8 *
+ruivf_rest(Page page, const RuivfLayout *layout, int slot)
 {
-    return (float *)(PageGetContents(page) + sizeof(RuivfExactHeader)) + (Size)slot * layout->dim;
+    return (int8 *)(PageGetContents(page) + sizeof(RuivfRestHeader)) +
+           (Size)slot * RUIVF_REST_PLANES * layout->dim;
 }
 
 static inline RuivfCentre *
@@ -194,7 +206,7 @@ ruivf_centre_at(Page page, const RuivfLayout *layout, int slot)
                            (Size)slot * layout->centre_size);
 }
 
-/* Where the exact vector of a row is, as the engine keeps it. */
+/* A slot of a LIST page, as the engine keeps it. */
 static inline uint64
 ruivf_ref(BlockNumber block, int slot)
 {
@@ -243,14 +255,15 @@ extern Buffer ruivf_read_centres(Relation index, BlockNumber block, const RuivfL
 
 extern void ruivf_page_init(Page page, RuivfPageKind kind);
 extern void ruivf_list_page_init(Page page, uint32 list);
-extern void ruivf_exact_page_init(Page page, BlockNumber owner);
-/* Puts a vector into a slot of an EXACT page. */
-extern void ruivf_put_vector(Page page, const RuivfLayout *layout, int slot, const float *vector);
+extern void ruivf_rest_page_init(Page page, BlockNumber owner);
 /* Adds a block to the file: exclusively locked, a page of zeros. */
 extern Buffer ruivf_extend(Relation index);
-/* Puts a row into a slot of a LIST page: its code, or the vector itself. The counters are the
- * caller's. */
-extern void ruivf_put_row(Page page, const RuivfLayout *layout, rv_metric metric, int slot,
-                          const ItemPointerData *tid, const float *vector);
+/* Puts a row into a slot of a LIST page, and what its code leaves out into the slot of its REST
+ * page (NULL where there are none). The counters are the caller's. */
+extern void ruivf_put_row(Page page, Page rest, const RuivfLayout *layout, rv_metric metric,
+                          int slot, const ItemPointerData *tid, const float *vector);
+/* The vector of a slot, as the index has it; rest: its REST page, where there are any. */
+extern void ruivf_get_vector(Page page, Page rest, const RuivfLayout *layout, int slot,
+                             float *vector);
 
 #endif

@@ -27,17 +27,10 @@
 #define RUIVF_PHASE_SORT 5
 #define RUIVF_PHASE_WRITE 6
 
-typedef enum RuivfStorageOption {
-    RUIVF_STORAGE_AUTO = 0,
-    RUIVF_STORAGE_FLOAT32 = RV_IVF_FLOAT32,
-    RUIVF_STORAGE_FLOAT16 = RV_IVF_FLOAT16,
-    RUIVF_STORAGE_INT8 = RV_IVF_INT8
-} RuivfStorageOption;
-
 typedef struct RuivfOptions {
     int32 vl_len_;
     int lists;
-    int storage; /* RuivfStorageOption */
+    int storage; /* RuivfStorage */
     bool adaptive_search;
     int probes; /* 0: the setting's */
     double target_recall;
@@ -46,7 +39,8 @@ typedef struct RuivfOptions {
 /* ---- options and operator class (handler.c) ---- */
 
 extern int ruivf_option_lists(Relation index);
-extern rv_ivf_storage ruivf_option_storage(Relation index, int dim); /* auto resolved */
+extern RuivfStorage ruivf_option_storage(Relation index, int dim); /* auto resolved */
+extern const char *ruivf_storage_name(RuivfStorage storage);
 extern bool ruivf_option_adaptive(Relation index);
 extern RuvOwnEffort ruivf_option_effort(Relation index);
 
@@ -75,6 +69,8 @@ typedef struct RuivfReader {
     float *distances;          /* of the centres to the query */
     BlockNumber *first_blocks; /* of the lists */
     rv_ivf_candidate *batch;   /* a page's rows */
+    float *vector;             /* of a row that is compared exactly */
+    char *code;                /* of it */
     float *keys;
     rv_ivf_source source; /* for the engine; source.ctx is this struct */
     uint64 pages;         /* buffers read */

@@ -16,7 +16,7 @@ extern bool ruivf_is_index(Relation index);
 typedef struct RuivfInfo {
     RuvIndexIdentity identity;
     uint32 lists;
-    rv_ivf_storage storage;
+    const char *storage;
     float max_norm; /* upper bound of the rows' norms */
 } RuivfInfo;
 

@@ -89,7 +89,7 @@ clean_lists(Vacuum *vacuum)
         Page page = BufferGetPage(buffer);
         const char *problem;
 
-        if (PageIsNew(page) || ruivf_check_frame(page, RUIVF_PAGE_EXACT) == NULL) {
+        if (PageIsNew(page) || ruivf_check_frame(page, RUIVF_PAGE_REST) == NULL) {
             UnlockReleaseBuffer(buffer);
             continue;
         }
@@ -163,7 +163,7 @@ ruivf_bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
     stats->num_index_tuples = 0;
     vacuum.stats = stats;
     ruivf_read_meta(info->index, &vacuum.meta);
-    ruivf_layout_init(&vacuum.layout, vacuum.meta.dim, (rv_ivf_storage)vacuum.meta.storage);
+    ruivf_layout_init(&vacuum.layout, vacuum.meta.dim, (RuivfStorage)vacuum.meta.storage);
     vacuum.free_blocks = palloc(sizeof(BlockNumber) * vacuum.meta.lists);
     for (uint32 list = 0; list < vacuum.meta.lists; list++)
         vacuum.free_blocks[list] = InvalidBlockNumber;
