@@ -144,6 +144,7 @@ describe("a bank of patterns", function()
 
    it("takes valid documents or nothing, however they are damaged", function()
       local rng = random.new(20)
+      db:exec("SELECT ruvector_extract_patterns('items')") -- what came before, so that nothing comes later
       local good = db:value("SELECT ruvector_export_patterns('items')::text")
       local numbers = { "0", "1", "0.75", "12", "0.5", "1e-40", "1e3", "-0.0" }
       local values = { "1e999999", "-1", "0", "null", "true", '""', '"1"', '"x"', "[]", "{}",

@@ -159,9 +159,12 @@ end
 
 --- Waits until everything recorded so far is learned.
 function M.wait_learned(db, name, recorded)
-   return M.wait_stats(db, name, "the worker to learn", function(stats)
+   local stats = M.wait_stats(db, name, "the worker to learn", function(stats)
       return stats.state == "learned" and stats.trajectories >= (recorded or 0)
    end)
+   -- It may have learned from some while the others wait to be looked at.
+   return stats.pending == 0 and stats or M.wait_stats(db, name, "the rest to be looked at",
+      function(later) return later.pending == 0 end)
 end
 
 --- Waits until a search of the table is adaptive.

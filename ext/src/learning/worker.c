@@ -249,6 +249,15 @@ synchronisation_due(void)
 
 /* ---- the ring ------------------------------------------------------------------------------ */
 
+/* Learning was cleared and enabled again, of which the worker has not read yet: what it holds is
+ * void, but the searches that come now count. */
+static bool
+begun_anew(const RuvIndexState *state)
+{
+    return state->slot != NULL &&
+           (state->slot->fresh || state->slot->index_oid != state->index_oid);
+}
+
 /* False: of an index of this database that is not loaded, perhaps not yet. */
 static bool
 observe(const char *record, size_t size)
@@ -262,7 +271,7 @@ observe(const char *record, size_t size)
         head->database_oid != MyDatabaseId)
         return true;
     state = ruv_state_find(head->index_oid);
-    if (state == NULL || !state->loaded)
+    if (state == NULL || !state->loaded || begun_anew(state))
         return false;
     ruv_state_observe(state, head, query, hits);
     return true;
