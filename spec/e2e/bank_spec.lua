@@ -337,7 +337,7 @@ describe("a bank that does not fit into ruvector.bank_memory", function()
       db:exec("SELECT ruvector_enable_learning('crowd', min_samples => 20)")
       db:exec("SET enable_seqscan = off")
       local rng = random.new(77)
-      for _ = 1, 220 do
+      for _ = 1, 450 do
          local query = vector(rng)
          for _, operator in pairs(operators) do
             db:exec(("SELECT id FROM crowd ORDER BY embedding %s $1 LIMIT 10"):format(operator), query)
