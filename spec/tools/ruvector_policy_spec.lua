@@ -17,9 +17,11 @@ end
 -- ---- recorded searches ---------------------------------------------------------------------
 
 -- Searches on two clusters, the second one harder: its neighbours need more slack.
-local function write_recorded(path)
-   local file = assert(io.open(path, "w"))
-   local index = { name = "items_idx", table_name = "items", metric = "l2", patterns = {} }
+-- They came every three seconds, from two minutes before eleven in the evening on.
+local function write_recorded(path, method, mode, slower)
+   local file = assert(io.open(path, mode or "w"))
+   local index = { name = method == "ruivfflat" and "items_lists" or "items_idx", table_name = "items",
+      metric = "l2", method = method or "ruhnsw", patterns = {}, room = 8, rows = 1000, min_samples = 100 }
    file:write(cjson.encode({ index = index }), "\n")
    for i = 1, 200 do
       local hard = i % 2
@@ -33,7 +35,9 @@ local function write_recorded(path)
          query_id = ("00000000-0000-0000-0000-%012d"):format(i), mode = "adaptive", k = 10,
          ef_search = 100, slack = 0.1, target_recall = 0.95, expected_recall = 0.96,
          distances = 400 + i, hops = 40, pages = 50,
-         latency_us = 100 + i, score = cjson.null, recall = i % 10 == 0 and 0.7 or 1,
+         latency_us = (100 + i) * (slower or 1),
+         searched_at = ("2026-03-01T%02d:%02d:%02d+00:00"):format(i < 40 and 22 or 23, (58 + i / 20) % 60,
+            i % 20 * 3), score = cjson.null, recall = i % 10 == 0 and 0.7 or 1,
          needed_distances = 300,
          diversity = 0.5, confidence = 0.9, success = true, query = ("[%d,%g]"):format(hard * 5, i / 1000),
          effort_slack = slacks, effort_ef = efs, effort_distances = work,
@@ -229,6 +233,44 @@ describe("ruvector-policy", function()
             assert.is_true(tonumber(recall) >= tonumber(target) - 0.02, output)
          end
          assert.match("\n  0.95 ", output, 1, true)
+      end)
+
+      it("lets two tunings choose from the curve that the traces give", function()
+         run("new mine --kind tuning --directory " .. directory)
+         local output, status = run("replay " .. path("mine") .. " --trajectories " .. file
+            .. " --active policies/tuning.lua")
+         assert.equal(0, status, output)
+         -- half of the searches have each neighbour at 5 ef more, all of them the last but one at 45
+         assert.match("200 searches with a deep trace", output, 1, true)
+         assert.match("\n  recall +50 +0%.99%d+ +%d+  0%.%d+ +50 +0%.99", output)
+         assert.match("\n  latency +%d+ +0%.9%d+ +%d+  0%.%d+ +50 ", output)
+      end)
+
+      it("shows which of two indexes two selections take, and what each was measured at", function()
+         policy_host.write(directory, "lists", policy_host.policy("selection",
+            "return { hnsw = 2, ivfflat = 1 }", "kind = 'selection'"))
+         local output, status = run("replay " .. path("lists") .. " --trajectories " .. file)
+         assert.equal(0, status, output)
+         assert.match("no table has recorded searches of both", output, 1, true)
+         write_recorded(file, "ruivfflat", "a", 3)
+         output, status = run("replay " .. path("lists") .. " --trajectories " .. file
+            .. " --active policies/selection.lua")
+         assert.equal(0, status, output)
+         assert.match("items (l2): items_idx or items_lists", output, 1, true)
+         assert.match("\n +10 +201 us, 0%.97%d+ +602 us, 0%.97%d+  hnsw +ivfflat\n", output)
+      end)
+
+      it("goes through the time of the searches, and shows when rounds of links would have run", function()
+         local output, status = run("replay examples/policies/night_healing.lua --trajectories " .. file
+            .. " --active policies/healing.lua")
+         assert.equal(0, status, output)
+         assert.match("items_idx (l2): 200 searches in 0.2 hours", output, 1, true)
+         -- 400 ask for links: enough for a round by the shipped policy as the last of them come, and
+         -- for one when nobody has searched for five minutes by the other
+         assert.match("\n  active +1 +400 ", output)
+         assert.match("\n  candidate +1 +400 +0%.000 ", output)
+         assert.match("candidate: a round of 400 queries at 23:13, load 0.000", output, 1, true)
+         assert.match("active: a round of 400 queries at 23:08", output, 1, true)
       end)
 
       it("says what is missing, and which line is wrong", function()

@@ -18,10 +18,13 @@ local METRICS = { l2 = 1, inner_product = 2, cosine = 3, l1 = 4 }
 
 local INDEXES = [[
 SELECT i.indexrelid AS oid, i.indexrelid::regclass::text AS name, i.indrelid::regclass::text AS table_name,
+   a.amname AS method, t.reltuples::float8 AS rows,
+   coalesce((SELECT option_value::int FROM pg_options_to_table(c.reloptions)
+      WHERE option_name = 'learned_links'), 8) AS room,
    CASE WHEN o.opcname LIKE '%cosine%' THEN 'cosine' WHEN o.opcname LIKE '%\_ip\_%' THEN 'inner_product'
         WHEN o.opcname LIKE '%l1%' THEN 'l1' ELSE 'l2' END AS metric
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
-JOIN pg_opclass o ON o.oid = i.indclass[0]
+JOIN pg_opclass o ON o.oid = i.indclass[0] JOIN pg_class t ON t.oid = i.indrelid
 WHERE a.amname IN ('ruhnsw', 'ruivfflat')
 AND ($1::text IS NULL OR i.indrelid = to_regclass($1)) ORDER BY 1]]
 
@@ -48,13 +51,21 @@ local function patterns_of(db, oid)
    return patterns
 end
 
+-- Likewise; nil where it is not known.
+local function min_samples_of(db, table_name)
+   if not db:value("SELECT has_table_privilege('ruvector_learning', 'SELECT')") then return nil end
+   return db:value("SELECT min_samples FROM ruvector_learning WHERE table_id = $1::text::regclass",
+      table_name)
+end
+
 --- Everything recorded for the indexes of a database, or of one of its tables.
 function M.from_server(conninfo, table_name, limit)
    local db = require("ruvector.pg").connect(conninfo)
    local indexes = {}
    for _, found in ipairs(db:exec(INDEXES, table_name)) do
       local index = { name = found.name, table_name = found.table_name, metric = found.metric, searches = {},
-         patterns = patterns_of(db, found.oid) }
+         method = found.method, rows = found.rows, room = found.room, patterns = patterns_of(db, found.oid),
+         min_samples = min_samples_of(db, found.table_name) }
       for i, row in ipairs(db:exec(SEARCHES, found.oid, limit)) do index.searches[i] = decode(row.json) end
       if #index.searches > 0 then indexes[#indexes + 1] = index end
    end
@@ -92,7 +103,8 @@ function M.write(indexes, path)
    if not file then error("cannot write " .. err, 0) end
    for _, index in ipairs(indexes) do
       local head = { name = index.name, table_name = index.table_name, metric = index.metric,
-         patterns = index.patterns }
+         method = index.method, rows = index.rows, room = index.room, patterns = index.patterns,
+         min_samples = index.min_samples }
       file:write(cjson.encode({ index = head }), "\n")
       for _, search in ipairs(index.searches) do file:write(cjson.encode({ search = search }), "\n") end
    end

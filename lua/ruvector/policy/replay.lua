@@ -8,14 +8,20 @@
 --   distillation    both learn from every other search; what they learned is tried on the rest, at
 --                   the targets of the tables
 --   retention       both decide about every pattern that is there
+--   tuning, selection   replay_choice.lua
+--   healing             replay_healing.lua
 
 local candidate = require("ruvector.policy.candidate")
+local choice = require("ruvector.policy.replay_choice")
 local engine = require("ruvector.engine")
+local healing = require("ruvector.policy.replay_healing")
 local kinds = require("ruvector.policy.kinds")
 local policy_host = require("ruvector.policy_host")
 local recorded = require("ruvector.policy.recorded")
+local report = require("ruvector.policy.report")
 
 local ffi, lib = engine.ffi, engine.lib
+local heading, means = report.heading, report.means
 local M = {}
 
 local NEAREST = 3 -- patterns that a search asks for
@@ -87,20 +93,6 @@ local function outcome(sample, slack)
       if effort.slack <= slack then found, work = found + 1, math.max(work, effort.distances) end
    end
    return found / #sample.trace, work
-end
-
--- ---- text ----------------------------------------------------------------------------------
-
-local function heading(lines, index, what)
-   lines[#lines + 1] = ""
-   lines[#lines + 1] = ("%s (%s): %s"):format(index.name, index.metric, what)
-end
-
-local function means(list)
-   if #list == 0 then return 0, 0 end
-   local recall, work = 0, 0
-   for _, entry in ipairs(list) do recall, work = recall + entry.recall, work + entry.work end
-   return recall / #list, work / #list
 end
 
 -- ---- verdict -------------------------------------------------------------------------------
@@ -250,7 +242,7 @@ end
 
 local REPLAYS = {
    verdict = replay_verdict, interpolation = replay_interpolation, distillation = replay_distillation,
-   retention = replay_retention,
+   retention = replay_retention, tuning = choice.tuning, healing = healing.index,
 }
 
 local function read(options)
@@ -289,15 +281,17 @@ end
 --- Runs the replay; options as the command line gives them. The lines of the report.
 function M.run(options)
    local other = open(options.file)
-   local replay = REPLAYS[other.kind]
-   if not replay then error(("there is no replay for %s policies"):format(other.kind), 0) end
    local indexes = read(options)
    local path = active_file(options, other.kind)
    local active = path and open(path) or candidate.built_in(other.kind)
    if active.kind ~= other.kind then error(path .. " is a " .. active.kind .. " policy", 0) end
    local lines = { ("%s policy: candidate %s %s beside %s %s"):format(other.kind, other.path,
       other.info.version, active.path, active.info.version) }
-   for _, index in ipairs(indexes) do replay(lines, index, active, other) end
+   if other.kind == "selection" then
+      choice.selection(lines, indexes, active, other)
+   else
+      for _, index in ipairs(indexes) do REPLAYS[other.kind](lines, index, active, other) end
+   end
    other.host:destroy()
    active.host:destroy()
    return lines
