@@ -20,7 +20,7 @@ local max, min = math.max, math.min
 local policy = {
    name = "interpolation",
    contract = 1,
-   version = "1.0.0",
+   version = "1.0.1",
    describe = "Blends what the nearest patterns say, by similarity and confidence, "
       .. "shrunk to the index-wide pattern.",
    defaults = {
@@ -32,33 +32,31 @@ local policy = {
    },
 }
 
-local config = policy.defaults
-
--- Rounded up to a whole effort, from the default to effort_ratio times it.
-local function whole_effort(logarithm, default)
-   local effort = ceil(exp(logarithm) - 1e-9)
-   return min(max(effort, default), default * config.effort_ratio)
-end
+-- Locals are quicker than fields, and this is asked by every search.
+local power, default_weight = policy.defaults.similarity_power, policy.defaults.default_weight
+local slack_ratio, slack_floor = policy.defaults.slack_ratio, policy.defaults.slack_floor
+local effort_ratio = policy.defaults.effort_ratio
 
 function policy.interpolate(_, patterns, defaults)
-   local weight = config.default_weight
-   local slack = weight * log(1 + defaults.slack)
-   local ef_search = weight * log(defaults.ef_search)
-   local probes = weight * log(defaults.probes)
+   local default_slack, default_ef, default_probes = defaults.slack, defaults.ef_search, defaults.probes
+   local weight = default_weight
+   local slack = weight * log(1 + default_slack)
+   local ef_search = weight * log(default_ef)
+   local probes = weight * log(default_probes)
    for i = 1, #patterns do
       local pattern = patterns[i]
-      local share = pattern.similarity ^ config.similarity_power * pattern.confidence
+      local share = pattern.similarity ^ power * pattern.confidence
       weight = weight + share
       slack = slack + share * log(1 + pattern.slack)
       ef_search = ef_search + share * log(pattern.ef_search)
       probes = probes + share * log(pattern.probes)
    end
-   local least = defaults.slack / config.slack_ratio
-   local most = max(defaults.slack * config.slack_ratio, config.slack_floor)
    return {
-      slack = min(max(exp(slack / weight) - 1, least), most),
-      ef_search = whole_effort(ef_search / weight, defaults.ef_search),
-      probes = whole_effort(probes / weight, defaults.probes),
+      slack = min(max(exp(slack / weight) - 1, default_slack / slack_ratio),
+         max(default_slack * slack_ratio, slack_floor)),
+      -- whole efforts, from the default to effort_ratio times it
+      ef_search = min(max(ceil(exp(ef_search / weight) - 1e-9), default_ef), default_ef * effort_ratio),
+      probes = min(max(ceil(exp(probes / weight) - 1e-9), default_probes), default_probes * effort_ratio),
    }
 end
 

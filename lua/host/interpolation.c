@@ -14,6 +14,9 @@
 static const char *const keys[] = {"similarity",      "slack",      "ef_search", "probes",
                                    "expected_recall", "confidence", "samples",   "k",
                                    "target_recall"};
+#define KEY_SLACK 1
+#define KEY_EF_SEARCH 2
+#define KEY_PROBES 3
 #define PATTERN_KEYS 7 /* the first ones, in the order of rv_interpolate_pattern */
 #define KEYS 9
 
@@ -107,19 +110,36 @@ push_call(lua_State *L, const interpolate_call *call, const rv_policy *policy)
     fill_pattern(L, &in->defaults);
 }
 
-/* True when the table at index has exactly count fields. */
+/* One pass over the result, which is on top: true when it has the three fields, each a number in
+ * its range, and no other. Names are compared by address, since equal strings are one in a state.
+ */
 static bool
-has_fields(lua_State *L, int index, int count)
+take_result(lua_State *L, rv_interpolation *out)
 {
+    const char *slack = lua_tostring(L, AT_KEY + KEY_SLACK);
+    const char *ef_search = lua_tostring(L, AT_KEY + KEY_EF_SEARCH);
+    const char *probes = lua_tostring(L, AT_KEY + KEY_PROBES);
+    int good = 0;
+
     lua_pushnil(L);
-    while (lua_next(L, index) != 0) {
+    while (lua_next(L, AT_FUNCTION) != 0) {
+        const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+        double value = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : NAN;
+        double *place = name == slack       ? &out->slack
+                        : name == ef_search ? &out->ef_search
+                        : name == probes    ? &out->probes
+                                            : NULL;
+        bool of_slack = place == &out->slack;
+
         lua_pop(L, 1);
-        if (--count < 0) {
+        if (place == NULL || !(value >= (of_slack ? 0 : 1)) || value > (of_slack ? 10 : 100000)) {
             lua_pop(L, 1);
             return false;
         }
+        *place = value;
+        good++;
     }
-    return count == 0;
+    return good == 3;
 }
 
 static void
@@ -132,11 +152,13 @@ interpolate_by_policy(lua_State *L, void *data)
 
     push_call(L, call, policy);
     rv_call_for_table(L, &origin, 3);
+    if (take_result(L, &call->out))
+        return;
+    /* Something is wrong with it: these say what. */
     call->out.slack = rv_get_number(L, &origin, AT_FUNCTION, "", "slack", 0, 10);
     call->out.ef_search = rv_get_number(L, &origin, AT_FUNCTION, "", "ef_search", 1, 100000);
     call->out.probes = rv_get_number(L, &origin, AT_FUNCTION, "", "probes", 1, 100000);
-    if (!has_fields(L, AT_FUNCTION, 3))
-        rv_only_fields(L, &origin, AT_FUNCTION, "", fields);
+    rv_only_fields(L, &origin, AT_FUNCTION, "", fields);
 }
 
 /* ---- the built-in ------------------------------------------------------------------------- */
