@@ -374,6 +374,7 @@ ruv_worker_learn(RuvIndexState *state, bool force)
 {
     volatile bool done = false;
 
+    SetCurrentStatementStartTimestamp();
     PG_TRY();
     {
         done = ruv_learn_round(state, force);
@@ -596,6 +597,7 @@ ruv_worker_main(Datum database)
         proc_exit(0);
     prepare_worker();
     for (;;) {
+        SetCurrentStatementStartTimestamp(); /* what now() says */
         if (!ruv_worker_follow_configuration() && try_to_retire())
             proc_exit(0);
         publish_loaded();
