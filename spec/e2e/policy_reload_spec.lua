@@ -1,5 +1,6 @@
 -- Policies in a running server: edited, reloaded, broken.
 
+local clock = require("ruvector.clock")
 local cluster = require("ruvector.cluster")
 local learning = require("support.learning")
 
@@ -17,11 +18,15 @@ describe("the policies of a running server", function()
    local server, db, directory, original
    local query = learning.queries(1, 3)[1]
 
-   local function write(name, text)
-      local file = assert(io.open(directory .. "/" .. name .. ".lua", "w"))
+   -- In one step, since the worker may read it at any time.
+   local function put(path, text)
+      local file = assert(io.open(path .. ".new", "w"))
       file:write(text)
       file:close()
+      assert(os.rename(path .. ".new", path))
    end
+
+   local function write(name, text) put(directory .. "/" .. name .. ".lua", text) end
 
    local function restore()
       for _, name in ipairs(FILES) do write(name, original[name]) end
@@ -173,5 +178,78 @@ describe("the policies of a running server", function()
       learning.set_target_of(other, "items", { "slack", "memory" }, 1)
       learning.search(other, "items", { query })
       assert.near(1.5, other:value("SELECT slack FROM ruvector_last_search()"), 1e-6)
+   end)
+
+   local function wait_for_verdict(session, name)
+      clock.wait_until("the verdict policy to be " .. name, learning.LIMIT, function()
+         local found = session:value("SELECT name FROM ruvector_policies() WHERE kind = 'verdict'")
+         return found == name, found
+      end)
+   end
+
+   describe("of another directory", function()
+      local elsewhere
+
+      local function write_elsewhere(text) put(elsewhere .. "/verdict.lua", text) end
+
+      local function move(to)
+         db:exec(("ALTER SYSTEM SET ruvector.policy_directory = '%s'"):format(to))
+         db:exec("SELECT pg_reload_conf()")
+      end
+
+      before_each(function()
+         elsewhere = server.directory .. "/elsewhere"
+         assert(os.execute("mkdir -p '" .. elsewhere .. "' && chmod 755 '" .. elsewhere .. "'") == 0)
+      end)
+      after_each(function()
+         db:exec("ALTER SYSTEM RESET ruvector.policy_directory")
+         db:exec("SELECT pg_reload_conf()")
+         wait_for_verdict(db, "verdict")
+      end)
+
+      it("serve once the setting was read, in sessions and in the worker", function()
+         write_elsewhere([[return { name = "elsewhere", version = "1", describe = "no success", defaults = {},
+            judge = function() return { success = false, confidence = 0.25, scores = {},
+               recommendations = {} } end }]])
+         local other = server:connect()
+         wait_for_verdict(other, "verdict")
+         move(elsewhere)
+         wait_for_verdict(other, "elsewhere")
+         db:exec("SELECT ruvector_clear_learning('items')")
+         clock.wait_until("the worker to judge by it", learning.LIMIT, function()
+            learning.search(db, "items", learning.queries(50))
+            return db:value("SELECT count(*) FROM ruvector_trajectories WHERE confidence = 0.25") > 0
+         end)
+      end)
+
+      it("leave the former ones where a file is broken, and the log says so once", function()
+         write_elsewhere("return {\n   broken =\n")
+         local before = server:connect()
+         wait_for_verdict(before, "verdict")
+         move(elsewhere)
+         -- a session that begins now has no former ones
+         wait_for_verdict(server:connect(), "built-in")
+         assert.equal("verdict", before:value("SELECT name FROM ruvector_policies() WHERE kind = 'verdict'"))
+         for _ = 1, 3 do server:connect():exec("SELECT ruvector_policies()") end
+         local place = elsewhere:gsub("%p", "%%%0") .. "/verdict.lua, line 3"
+         local _, times = server:log():gsub("File " .. place, "")
+         assert.equal(1, times)
+      end)
+   end)
+
+   it("do not keep a server from starting when a file is broken: the built-in ones serve", function()
+      write("verdict", "return {\n   broken =\n")
+      server:stop()
+      local from = #server:log() + 1
+      server:start()
+      db = server:connect()
+      for _ = 1, 3 do
+         local session = server:connect()
+         wait_for_verdict(session, "built-in")
+         assert.equal(learning.K, #learning.search(session, "items", { query })[1].ids)
+      end
+      local log = server:log():sub(from)
+      local _, times = log:gsub("File " .. directory:gsub("%p", "%%%0") .. "/verdict.lua, line 3", "")
+      assert.equal(1, times)
    end)
 end)

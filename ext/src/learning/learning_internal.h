@@ -146,6 +146,7 @@ typedef struct RuvShared {
     pg_atomic_uint64 sessions;            /* backends that recorded a search */
     pg_atomic_uint64 registry_generation; /* changes whenever a slot comes or goes */
     pg_atomic_uint64 policy_generation;   /* changes with every accepted reload */
+    pg_atomic_uint64 load_failure; /* a hash of that of a load which was logged last; 0: none */
     RuvPolicyCounters policies[RV_POLICY_KINDS];
     RuvPolicyCounters named_policies[RUV_NAMED_POLICIES];
     RuvIndexSlot indexes[RUV_MAX_INDEXES];
@@ -278,10 +279,16 @@ extern void ruv_advised_bounds(const RuvAdvice *advice, const rv_interpolation *
 extern double ruv_advised_slack(const RuvAdvice *advice, const rv_interpolation *answer,
                                 bool remembered);
 
-/* ---- policy.c ------------------------------------------------------------------------------ */
+/* ---- policy.c, policy_load.c
+ * ------------------------------------------------------------------------ */
 
-/* The host of this process, at the shared generation; NULL when memory is short. */
+/* The host of this process, at the shared generation and the present settings; NULL when memory is
+ * short. */
 extern rv_host *ruv_policy_host(void);
+/* The host's log callback: it raises no error, and what it notes is logged after the call. */
+extern void ruv_policy_remember_failure(void *ctx, const rv_host_failure *failure);
+/* What policies answered before says nothing any more: others serve. */
+extern void ruv_policy_forget_answers(void);
 
 /* The policies that serve the calls that follow, until the next use: those of an index. NULL: the
  * default ones. The names must stay valid. */

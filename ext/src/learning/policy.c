@@ -1,10 +1,6 @@
 /*
- * policy.c - the one gateway from PostgreSQL to the policy host.
- *
- * Every process that needs a policy has a host of its own, made at the first call and made anew
- * when the shared generation has moved on: the new one is built and self-tested beside the old one,
- * which keeps serving if that fails. A new host per load, rather than a reload in place, lets
- * changed limits (ruvector.policy_fuel, ruvector.policy_memory) take effect with the same call.
+ * policy.c - the one gateway from PostgreSQL to the policy host: calls, and what is counted and
+ * logged of them. The host itself is policy_load.c's.
  *
  * No ereport happens while the host runs: its log callback only remembers the failure, which is
  * written after the call has come back. A cause is logged once per policy and reload in the whole
@@ -22,9 +18,6 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-static rv_host *host = NULL;
-static MemoryContext host_context = NULL;
-static uint64 host_generation = 0;
 static rv_host_failure unlogged_failure;
 static bool has_unlogged_failure = false;
 static const RuvPolicyNames *serving_names = NULL; /* see ruv_policy_use */
@@ -42,36 +35,16 @@ static struct {
     rv_interpolation out;
 } remembered_answer;
 
-static uint64
-shared_generation(void)
+void
+ruv_policy_forget_answers(void)
 {
-    return ruv_shared ? pg_atomic_read_u64(&ruv_shared->policy_generation) : 1;
-}
-
-int64
-ruv_policy_generation(void)
-{
-    return (int64)shared_generation();
-}
-
-const char *
-ruv_policy_directory_path(void)
-{
-    static char path[MAXPGPATH];
-    char share[MAXPGPATH];
-
-    if (ruv_policy_directory != NULL && ruv_policy_directory[0] != '\0')
-        return ruv_policy_directory;
-    get_share_path(my_exec_path, share);
-    snprintf(path, sizeof(path), "%s/ruvector/policies", share);
-    return path;
+    remembered_answer.valid = false;
 }
 
 /* ---- failures ------------------------------------------------------------------------------ */
 
-/* Called by the host, so nothing here may raise an error. */
-static void
-remember_failure(void *ctx, const rv_host_failure *failure)
+void
+ruv_policy_remember_failure(void *ctx, const rv_host_failure *failure)
 {
     unlogged_failure = *failure;
     has_unlogged_failure = true;
@@ -95,88 +68,6 @@ log_failure(void)
                          rv_policy_kind_name(failure.kind), rv_host_cause_name(failure.cause),
                          failure.reason),
                   errdetail("File %s, line %d.", failure.file, failure.line)));
-}
-
-/* ---- the host of this process -------------------------------------------------------------- */
-
-/* A new host that has loaded the policy directory, in a context of its own. On failure *out serves
- * built-ins (or is NULL when memory is short) and the cause is returned. */
-static rv_host_cause
-build_host(rv_host **out, MemoryContext *context, rv_host_failure *failure)
-{
-    rv_host_options options = {0};
-    rv_allocator allocator; /* the host keeps a copy */
-    rv_error err = {0};
-
-    memset(failure, 0, sizeof(*failure));
-    *out = NULL;
-    *context = AllocSetContextCreate(TopMemoryContext, "ruvector policies", ALLOCSET_DEFAULT_SIZES);
-    ruv_context_allocator(*context, &allocator);
-    options.fuel = (uint64)ruv_policy_fuel;
-    options.memory = (size_t)ruv_policy_memory * 1024;
-    options.allocator = &allocator;
-    if (rv_host_create(&options, out, &err) != RV_OK) {
-        failure->cause = RV_HOST_MEMORY;
-        strlcpy(failure->reason, err.message, sizeof(failure->reason));
-        *out = NULL;
-        return RV_HOST_MEMORY;
-    }
-    rv_host_set_log(*out, remember_failure, NULL);
-    return rv_host_load(*out, ruv_policy_directory_path(), failure);
-}
-
-rv_host_cause
-ruv_policy_reload(rv_host_failure *failure)
-{
-    rv_host *fresh;
-    MemoryContext context;
-    rv_host_cause cause = build_host(&fresh, &context, failure);
-
-    /* A process that has no host yet takes one that serves built-ins only. */
-    if (cause != RV_HOST_OK && (host != NULL || fresh == NULL)) {
-        if (fresh != NULL)
-            rv_host_destroy(fresh);
-        MemoryContextDelete(context);
-        return cause;
-    }
-    remembered_answer.valid = false;
-    if (host != NULL) {
-        rv_host_destroy(host);
-        MemoryContextDelete(host_context);
-    }
-    host = fresh;
-    host_context = context;
-    return cause;
-}
-
-rv_host *
-ruv_policy_host(void)
-{
-    uint64 generation = shared_generation();
-
-    if (host == NULL || host_generation != generation) {
-        rv_host_failure failure;
-
-        if (ruv_policy_reload(&failure) != RV_HOST_OK) {
-            remember_failure(NULL, &failure);
-            log_failure();
-        }
-        /* A failed load is not tried again before the next announcement. */
-        host_generation = generation;
-    }
-    return host;
-}
-
-void
-ruv_policy_announce(void)
-{
-    if (ruv_shared == NULL)
-        return;
-    for (int i = 0; i < RV_POLICY_KINDS; i++)
-        pg_atomic_write_u64(&ruv_shared->policies[i].logged, 0);
-    for (int i = 0; i < RUV_NAMED_POLICIES; i++)
-        pg_atomic_write_u64(&ruv_shared->named_policies[i].logged, 0);
-    host_generation = pg_atomic_add_fetch_u64(&ruv_shared->policy_generation, 1);
 }
 
 /* ---- counters ------------------------------------------------------------------------------ */
@@ -230,7 +121,7 @@ figures_of_counters(RuvPolicyCounters *counters, RuvPolicyFigures *figures)
 }
 
 static void
-figures_of_host(rv_policy_kind kind, const char *id, RuvPolicyFigures *figures)
+figures_of_host(const rv_host *host, rv_policy_kind kind, const char *id, RuvPolicyFigures *figures)
 {
     rv_policy_info info;
 
@@ -256,8 +147,10 @@ ruv_policy_figures(rv_policy_kind kind, const char *id)
     RuvPolicyCounters *counters;
 
     if (ruv_shared == NULL) {
+        rv_host *host = ruv_policy_host();
+
         if (host != NULL)
-            figures_of_host(kind, id, &figures);
+            figures_of_host(host, kind, id, &figures);
         return figures;
     }
     counters = id == NULL ? &ruv_shared->policies[kind] : named_counters(kind, id);

@@ -169,6 +169,7 @@ initialise_shared_memory(void)
     pg_atomic_init_u64(&ruv_shared->sessions, 0);
     pg_atomic_init_u64(&ruv_shared->registry_generation, 1);
     pg_atomic_init_u64(&ruv_shared->policy_generation, 1);
+    pg_atomic_init_u64(&ruv_shared->load_failure, 0);
     for (int i = 0; i < RV_POLICY_KINDS; i++)
         init_policy_counters(&ruv_shared->policies[i]);
     for (int i = 0; i < RUV_NAMED_POLICIES; i++)
