@@ -1,7 +1,7 @@
 /*
  * opclass.c - operator classes of ruhnsw and ruivfflat: one ordering operator that returns float8,
  * and one support function that names the metric. Both access methods know theirs, and check them,
- * in the same way.
+ * in the same way, and read the column that they index in the same way.
  */
 #include "opclass.h"
 
@@ -103,4 +103,42 @@ ruv_index_metric(Relation index)
         elog(ERROR, "operator class of index \"%s\" names unknown metric %d",
              RelationGetRelationName(index), metric);
     return (rv_metric)metric;
+}
+
+int
+ruv_column_dimensions(Relation index)
+{
+    int dim = TupleDescAttr(index->rd_att, 0)->atttypmod;
+
+    if (dim < 0)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("column does not have dimensions"),
+                        errhint("Declare them, for example as ruvector(768), or index the "
+                                "expression (column::ruvector(768)).")));
+    return dim;
+}
+
+uint64
+ruv_draw_epoch(void)
+{
+    uint64 epoch = 0;
+
+    while (epoch == 0)
+        if (!pg_strong_random(&epoch, sizeof(epoch)))
+            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+                            errmsg("could not generate a random epoch for the index")));
+    return epoch;
+}
+
+bool
+ruv_index_vector(rv_metric metric, int dim, const RuVector *value, float *out)
+{
+    if (value->dim != dim)
+        ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
+                        errmsg("different vector dimensions %d and %d", value->dim, dim),
+                        errdetail("The index has vectors of %d dimensions.", dim)));
+    if (metric == RV_METRIC_COSINE)
+        return rv_normalize(value->x, out, dim) > 0.0f;
+    memcpy(out, value->x, sizeof(float) * dim);
+    return true;
 }

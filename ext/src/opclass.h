@@ -1,5 +1,6 @@
 /*
- * opclass.h - what the operator classes of both access methods have in common.
+ * opclass.h - what the operator classes and indexed columns of both access methods have in
+ * common.
  */
 #ifndef RUVECTOR_OPCLASS_H
 #define RUVECTOR_OPCLASS_H
@@ -16,5 +17,15 @@ extern bool ruv_validate_opclass(Oid opclass);
 
 /* The metric of an index's operator class. */
 extern rv_metric ruv_index_metric(Relation index);
+
+/* The dimensions that the index's column is declared with; none are an error. */
+extern int ruv_column_dimensions(Relation index);
+
+/* A random number for a new index, never 0. */
+extern uint64 ruv_draw_epoch(void);
+
+/* A value as an index compares it: dim floats into out (any memory), of unit length under cosine;
+ * false when the value is not indexed. A wrong dimension is an error. */
+extern bool ruv_index_vector(rv_metric metric, int dim, const RuVector *value, float *out);
 
 #endif

@@ -18,6 +18,8 @@
  */
 #include "ruhnsw/build.h"
 
+#include "opclass.h"
+
 #include <math.h>
 
 #include "access/tableam.h"
@@ -210,8 +212,8 @@ build_callback(Relation index, ItemPointer tid, Datum *values, bool *isnull, boo
     if (isnull[0])
         return;
     former = MemoryContextSwitchTo(build->row_context);
-    indexed = ruhnsw_prepare((rv_metric)build->meta.metric, build->meta.dim,
-                             DatumGetRuVector(values[0]), build->vector);
+    indexed = ruv_index_vector((rv_metric)build->meta.metric, build->meta.dim,
+                               DatumGetRuVector(values[0]), build->vector);
     MemoryContextSwitchTo(former);
     if (indexed) {
         add_row(build, tid);

@@ -17,6 +17,8 @@
  */
 #include "ruhnsw/ruhnsw.h"
 
+#include "opclass.h"
+
 #include <math.h>
 
 #include "miscadmin.h"
@@ -473,8 +475,8 @@ ruhnsw_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Rela
         return false;
     writer = get_writer(index, info);
     meta = &writer->graph.meta;
-    if (!ruhnsw_prepare(writer->graph.metric, meta->dim, DatumGetRuVector(values[0]),
-                        writer->vector))
+    if (!ruv_index_vector(writer->graph.metric, meta->dim, DatumGetRuVector(values[0]),
+                          writer->vector))
         return false;
 
     level = random_level(meta->m);

@@ -62,19 +62,6 @@ ruhnsw_read_meta(Relation index, RuhnswMetaData *meta)
         ruhnsw_corrupt(index, RUHNSW_META_BLOCK, "%s", problem);
 }
 
-static int
-column_dimensions(Relation index)
-{
-    int dim = TupleDescAttr(index->rd_att, 0)->atttypmod;
-
-    if (dim < 0)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("column does not have dimensions"),
-                        errhint("Declare them, for example as ruvector(768), or index the "
-                                "expression (column::ruvector(768)).")));
-    return dim;
-}
-
 /* AUTO takes the most exact storage whose slots fit a page, but for float32, which nobody needs who
  * does not ask for it: it is a quarter larger than fixed32. */
 static RuhnswStorage
@@ -119,13 +106,10 @@ ruhnsw_make_meta(Relation index, RuhnswMetaData *meta)
     memset(meta, 0, sizeof(*meta));
     meta->magic = RUHNSW_MAGIC;
     meta->version = RUHNSW_VERSION;
-    while (meta->epoch == 0)
-        if (!pg_strong_random(&meta->epoch, sizeof(meta->epoch)))
-            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
-                            errmsg("could not generate a random epoch for the index")));
+    meta->epoch = ruv_draw_epoch();
     meta->entry = RUHNSW_NO_REF;
     meta->entry_level = -1;
-    meta->dim = column_dimensions(index);
+    meta->dim = ruv_column_dimensions(index);
     meta->m = m;
     meta->learned = ruhnsw_option_learned(index);
     meta->storage = choose_storage(index, meta->dim, m, meta->learned);
@@ -272,25 +256,12 @@ ruhnsw_results_per_window(Relation index, int k)
     return (int)ruhnsw_window_over((RuhnswStorage)meta.storage, (uint32)k);
 }
 
-bool
-ruhnsw_prepare(rv_metric metric, int dim, const RuVector *value, float *out)
-{
-    if (value->dim != dim)
-        ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
-                        errmsg("different vector dimensions %d and %d", value->dim, dim),
-                        errdetail("The index has vectors of %d dimensions.", dim)));
-    if (metric == RV_METRIC_COSINE)
-        return rv_normalize(value->x, out, dim) > 0.0f;
-    memcpy(out, value->x, sizeof(float) * dim);
-    return true;
-}
-
 const float *
 ruhnsw_prepare_value(const RuvIndexIdentity *identity, Datum value)
 {
     RuVector *vector = DatumGetRuVector(value);
     float *out = palloc(sizeof(float) * identity->dim);
-    bool indexed = ruhnsw_prepare(identity->metric, identity->dim, vector, out);
+    bool indexed = ruv_index_vector(identity->metric, identity->dim, vector, out);
 
     if ((Pointer)vector != DatumGetPointer(value))
         pfree(vector);

@@ -72,9 +72,6 @@ extern void ruhnsw_set_side_block(Relation index, BlockNumber block, bool buildi
 /* Raise the bounds of the meta page to at least these. */
 extern void ruhnsw_raise_bounds(Relation index, float norm, float error, bool building);
 extern void ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *out);
-/* dim floats into out (any memory), of unit length under cosine; false when the value is not
- * indexed. A wrong dimension is an error. */
-extern bool ruhnsw_prepare(rv_metric metric, int dim, const RuVector *value, float *out);
 
 /* ---- the graph over pages (graph.c) ---- */
 

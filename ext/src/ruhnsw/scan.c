@@ -35,33 +35,26 @@
  */
 #include "ruhnsw/ruhnsw.h"
 
-#include "access/relscan.h"
+#include "index_scan.h"
+
 #include "miscadmin.h"
 #include "pause.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 /* A vanished entry node means that the meta page has changed; if it has not, it is wrong. */
 #define RUHNSW_ENTRY_ATTEMPTS 100
 
 typedef struct RuhnswScan {
+    RuvScan scan;
     MemoryContext context;
     rv_allocator allocator;
     RuhnswGraph graph;
     rv_beam *beam;
-    float *query;
-    bool null_query; /* all rows are equally near: nothing to learn from */
-    bool meta_used;  /* a search has begun with the meta page as the graph has it */
+    bool meta_used; /* a search has begun with the meta page as the graph has it */
 
-    RuvIndexIdentity identity;
-    RuvChoice choice;
     rv_stop_rule rule;
-    bool started; /* a search runs or has run since the last rescan */
-    bool finished;
-    float last_distance; /* of the last row returned, for strict_order */
 
     /* nodes of this window that wait for their turn, nearest first */
     RuhnswResult *waiting;
@@ -77,13 +70,6 @@ typedef struct RuhnswScan {
     int tid_next;
     float distance;
     float query_norm;
-
-    /* what the report needs */
-    TimestampTz started_at;
-    instr_time spent;
-    uint32 returned;
-    uint32 hit_count;
-    rv_hit hits[RV_TRAJECTORY_MAX_HITS];
 } RuhnswScan;
 
 IndexScanDesc
@@ -99,46 +85,32 @@ ruhnsw_begin_scan(Relation index, int nkeys, int norderbys)
     ruv_context_allocator(context, &state->allocator);
     ruhnsw_graph_open(&state->graph, index);
     state->position = RUHNSW_ROWS_END;
-    state->query = palloc(sizeof(float) * state->graph.meta.dim);
+    state->scan.query = palloc(sizeof(float) * state->graph.meta.dim);
     state->waiting_room = 32;
     state->waiting = palloc(sizeof(RuhnswResult) * state->waiting_room);
-    state->graph.query = state->query;
+    state->graph.query = state->scan.query;
     MemoryContextSwitchTo(former);
     scan->opaque = state;
     return scan;
 }
 
-/* Tells the learning engine about the search that ends here. */
 static void
 report_search(RuhnswScan *state)
 {
-    RuvSearchReport report;
+    rv_beam_stats stats;
 
-    if (!state->started || state->null_query)
+    if (!state->scan.started || state->scan.null_query)
         return;
-    report.index = &state->identity;
-    report.choice = &state->choice;
-    report.query = state->query;
-    report.started = state->started_at;
-    report.latency_us = INSTR_TIME_GET_DOUBLE(state->spent) * 1e6;
-    report.stats = rv_beam_get_stats(state->beam);
-    report.stats.distances += state->choice.lookup_distances;
-    report.pages = (uint32)Min(state->graph.reader.pages, PG_UINT32_MAX);
-    report.k = state->returned;
-    report.hit_count = state->hit_count;
-    report.hits = state->hits;
-    ruv_capture(&report);
+    stats = rv_beam_get_stats(state->beam);
+    ruv_scan_report(&state->scan, &stats, state->graph.reader.pages);
 }
 
 static void
 reset_search(RuhnswScan *state)
 {
-    state->started = false;
-    state->finished = false;
+    ruv_scan_reset(&state->scan);
     state->tid_count = state->tid_next = 0;
     state->position = RUHNSW_ROWS_END;
-    state->returned = state->hit_count = 0;
-    state->last_distance = 0;
     state->waiting_count = 0;
 }
 
@@ -149,28 +121,7 @@ ruhnsw_rescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int
 
     report_search(state);
     reset_search(state);
-    if (keys && scan->numberOfKeys > 0)
-        memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
-    if (orderbys && scan->numberOfOrderBys > 0)
-        memmove(scan->orderByData, orderbys, scan->numberOfOrderBys * sizeof(ScanKeyData));
-}
-
-/* The query as the index compares it. A NULL has no distance to anything: any order is right. */
-static void
-load_query(RuhnswScan *state, ScanKey key)
-{
-    int dim = state->graph.meta.dim;
-    RuVector *value;
-
-    state->null_query = (key->sk_flags & SK_ISNULL) != 0;
-    if (state->null_query) {
-        memset(state->query, 0, sizeof(float) * dim);
-        return;
-    }
-    value = DatumGetRuVector(key->sk_argument);
-    ruhnsw_prepare(state->graph.metric, dim, value, state->query);
-    if ((Pointer)value != DatumGetPointer(key->sk_argument))
-        pfree(value);
+    ruv_scan_take_keys(scan, keys, orderbys);
 }
 
 static void
@@ -180,7 +131,7 @@ prepare_beam(RuhnswScan *state)
     rv_metric_map map;
     rv_error err;
 
-    state->query_norm = rv_norm(state->query, meta->dim);
+    state->query_norm = rv_norm(state->scan.query, meta->dim);
     map = rv_metric_map_make(state->graph.metric, meta->max_norm, state->query_norm);
     if (state->beam == NULL)
         ruv_check(rv_beam_create(&state->allocator, &state->graph.graph, &map, &state->beam, &err),
@@ -192,7 +143,7 @@ prepare_beam(RuhnswScan *state)
 static void
 make_rule(RuhnswScan *state)
 {
-    const RuvChoice *choice = &state->choice;
+    const RuvChoice *choice = &state->scan.choice;
     rv_stop_rule *rule = &state->rule;
 
     memset(rule, 0, sizeof(*rule));
@@ -215,9 +166,9 @@ make_starts(RuhnswScan *state, rv_node *starts)
 {
     uint32 count = 0;
 
-    for (int i = 0; i < state->choice.entry_count; i++)
-        if (ruhnsw_ref_in_file(&state->graph, state->choice.entry_points[i]))
-            starts[count++] = state->choice.entry_points[i];
+    for (int i = 0; i < state->scan.choice.entry_count; i++)
+        if (ruhnsw_ref_in_file(&state->graph, state->scan.choice.entry_points[i]))
+            starts[count++] = state->scan.choice.entry_points[i];
     starts[count++] = state->graph.meta.root;
     return count;
 }
@@ -234,20 +185,21 @@ start_search(IndexScanDesc scan)
 
     if (!IsMVCCSnapshot(scan->xs_snapshot))
         elog(ERROR, "a ruhnsw index can only be scanned with an MVCC snapshot");
-    state->started_at = GetCurrentTimestamp();
+    state->scan.started_at = GetCurrentTimestamp();
     state->graph.reader.pages = 0;
     /* The first search begins when the scan does, just after the meta page was read. */
     if (state->meta_used)
         ruhnsw_graph_refresh(&state->graph);
     state->meta_used = true;
     RUV_PAUSE("ruhnsw-scan-meta");
-    load_query(state, scan->orderByData);
-    ruhnsw_identity(scan->indexRelation, &state->graph.meta, &state->identity);
-    ruv_choose(&state->identity, state->query, &state->choice);
+    ruv_scan_load_query(&state->scan, scan->orderByData, state->graph.metric,
+                        state->graph.meta.dim);
+    ruhnsw_identity(scan->indexRelation, &state->graph.meta, &state->scan.identity);
+    ruv_choose(&state->scan.identity, state->scan.query, &state->scan.choice);
     prepare_beam(state);
     make_rule(state);
     pgstat_count_index_scan(scan->indexRelation);
-    state->started = true;
+    state->scan.started = true;
     do {
         const RuhnswMetaData *meta = &state->graph.meta;
 
@@ -257,7 +209,7 @@ start_search(IndexScanDesc scan)
             ruhnsw_corrupt(scan->indexRelation, ruhnsw_ref_block(meta->entry),
                            "the entry point is not there");
         if (meta->entry_level < 0) {
-            state->finished = true;
+            state->scan.finished = true;
             ruv_check(rv_beam_start(state->beam, &state->rule, 0, -1, NULL, 0, &err), &err,
                       "ruhnsw search");
             return;
@@ -285,14 +237,14 @@ may_continue(RuhnswScan *state)
         return true;
     RUV_PAUSE("ruhnsw-scan-window");
     if (ruv_iterative_scan == RUV_ITERATIVE_OFF &&
-        (state->choice.mode != RV_SEARCH_ADAPTIVE ||
-         state->returned >= ruv_effective_ef_search(&state->identity.own)))
+        (state->scan.choice.mode != RV_SEARCH_ADAPTIVE ||
+         state->scan.returned >= ruv_effective_ef_search(&state->scan.identity.own)))
         return false;
     if (stats.distances >= (uint64)ruv_max_scan_tuples)
         return false;
     left = ruv_max_scan_tuples - stats.distances;
-    if (state->choice.mode == RV_SEARCH_ADAPTIVE && state->choice.max_distances > 0)
-        left = Min(left, state->choice.max_distances);
+    if (state->scan.choice.mode == RV_SEARCH_ADAPTIVE && state->scan.choice.max_distances > 0)
+        left = Min(left, state->scan.choice.max_distances);
     state->rule.max_distances = left;
     ruv_check(rv_beam_set_rule(state->beam, &state->rule, &err), &err, "ruhnsw search");
     return true;
@@ -372,8 +324,7 @@ next_node(RuhnswScan *state)
         memcpy(state->tids, first->tids, sizeof(first->tids));
         state->waiting_count--;
         memmove(first, first + 1, sizeof(RuhnswResult) * state->waiting_count);
-        if (ruv_iterative_scan == RUV_ITERATIVE_STRICT && state->returned > 0 &&
-            state->distance < state->last_distance)
+        if (ruv_scan_is_late(&state->scan, state->distance))
             continue;
         if (state->tid_count > 0 || load_rows(state))
             return true;
@@ -385,30 +336,17 @@ static bool
 next_row(IndexScanDesc scan)
 {
     RuhnswScan *state = scan->opaque;
-    ItemPointer tid;
 
-    if (!state->started)
+    if (!state->scan.started)
         start_search(scan);
-    if (state->finished)
+    if (state->scan.finished)
         return false;
     if (state->tid_next == state->tid_count && !load_rows(state) && !next_node(state)) {
-        state->finished = true;
+        state->scan.finished = true;
         return false;
     }
-    tid = &state->tids[state->tid_next++];
-    scan->xs_heaptid = *tid;
-    scan->xs_recheck = false;
-    scan->xs_recheckorderby = false;
-    if (state->hit_count < RV_TRAJECTORY_MAX_HITS) {
-        rv_hit *hit = &state->hits[state->hit_count++];
-
-        hit->id = ruhnsw_position(ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid));
-        hit->node = state->node;
-        hit->distance = state->distance;
-        hit->reserved = 0;
-    }
-    state->returned++;
-    state->last_distance = state->distance;
+    ruv_scan_return(scan, &state->scan, &state->tids[state->tid_next++], state->node,
+                    state->distance);
     return true;
 }
 
@@ -425,8 +363,8 @@ ruhnsw_get_tuple(IndexScanDesc scan, ScanDirection direction)
         elog(ERROR, "a ruhnsw index can only be scanned in the order of one distance");
     if (!ScanDirectionIsForward(direction))
         elog(ERROR, "a ruhnsw index cannot be scanned backwards");
-    if (!state->started)
-        INSTR_TIME_SET_ZERO(state->spent);
+    if (!state->scan.started)
+        INSTR_TIME_SET_ZERO(state->scan.spent);
     INSTR_TIME_SET_CURRENT(before);
     former = MemoryContextSwitchTo(state->context);
     ruv_reader_refresh(&state->graph.reader);
@@ -434,7 +372,7 @@ ruhnsw_get_tuple(IndexScanDesc scan, ScanDirection direction)
     ruv_reader_report(&state->graph.reader);
     MemoryContextSwitchTo(former);
     INSTR_TIME_SET_CURRENT(after);
-    INSTR_TIME_ACCUM_DIFF(state->spent, after, before);
+    INSTR_TIME_ACCUM_DIFF(state->scan.spent, after, before);
     return found;
 }
 

@@ -18,6 +18,8 @@
  */
 #include "ruivfflat/build.h"
 
+#include "opclass.h"
+
 #include <math.h>
 
 #include "access/tableam.h"
@@ -59,8 +61,8 @@ sample_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
     if (isnull[0])
         return;
     former = MemoryContextSwitchTo(sample->row_context);
-    indexed = ruivf_prepare((rv_metric)sample->build->meta.metric, dim, DatumGetRuVector(values[0]),
-                            sample->vector);
+    indexed = ruv_index_vector((rv_metric)sample->build->meta.metric, dim,
+                               DatumGetRuVector(values[0]), sample->vector);
     MemoryContextSwitchTo(former);
     MemoryContextReset(sample->row_context);
     if (!indexed)

@@ -11,6 +11,8 @@
  */
 #include "ruivfflat/build.h"
 
+#include "opclass.h"
+
 #include <math.h>
 
 #include "access/parallel.h"
@@ -150,7 +152,7 @@ assign_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
         return;
     former = MemoryContextSwitchTo(assign->row_context);
     indexed =
-        ruivf_prepare((rv_metric)assign->meta->metric, dim, DatumGetRuVector(values[0]), vector);
+        ruv_index_vector((rv_metric)assign->meta->metric, dim, DatumGetRuVector(values[0]), vector);
     MemoryContextSwitchTo(former);
     MemoryContextReset(assign->row_context);
     if (!indexed)

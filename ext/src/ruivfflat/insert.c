@@ -13,6 +13,8 @@
  */
 #include "ruivfflat/ruivfflat.h"
 
+#include "opclass.h"
+
 #include "miscadmin.h"
 #include "pause.h"
 #include "utils/memutils.h"
@@ -222,8 +224,8 @@ ruivf_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relat
     ruivf_read_meta(index, &insert.meta);
     ruivf_layout_init(&insert.layout, insert.meta.dim, (RuivfStorage)insert.meta.storage);
     vector = palloc(sizeof(float) * insert.meta.dim);
-    if (ruivf_prepare((rv_metric)insert.meta.metric, insert.meta.dim, DatumGetRuVector(values[0]),
-                      vector)) {
+    if (ruv_index_vector((rv_metric)insert.meta.metric, insert.meta.dim,
+                         DatumGetRuVector(values[0]), vector)) {
         float norm = ruivf_norm_bound(vector, insert.meta.dim);
 
         if (norm > insert.meta.max_norm)

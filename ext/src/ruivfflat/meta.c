@@ -28,15 +28,10 @@ ruivf_read_meta(Relation index, RuivfMetaData *meta)
 }
 
 static int
-column_dimensions(Relation index)
+checked_dimensions(Relation index)
 {
-    int dim = TupleDescAttr(index->rd_att, 0)->atttypmod;
+    int dim = ruv_column_dimensions(index);
 
-    if (dim < 0)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("column does not have dimensions"),
-                        errhint("Declare them, for example as ruvector(768), or index the "
-                                "expression (column::ruvector(768)).")));
     if (dim > RUIVF_MAX_DIMENSIONS)
         ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                         errmsg("column cannot have more than %d dimensions for a ruivfflat index",
@@ -55,11 +50,8 @@ ruivf_make_meta(Relation index, RuivfMetaData *meta)
     memset(meta, 0, sizeof(*meta));
     meta->magic = RUIVF_MAGIC;
     meta->version = RUIVF_VERSION;
-    while (meta->epoch == 0)
-        if (!pg_strong_random(&meta->epoch, sizeof(meta->epoch)))
-            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
-                            errmsg("could not generate a random epoch for the index")));
-    meta->dim = column_dimensions(index);
+    meta->epoch = ruv_draw_epoch();
+    meta->dim = checked_dimensions(index);
     meta->metric = ruv_index_metric(index);
     meta->storage = ruivf_option_storage(index, meta->dim);
     meta->lists = 1;
@@ -107,19 +99,6 @@ ruivf_get_info(Relation index, RuivfInfo *info)
     info->lists = meta.lists;
     info->storage = ruivf_storage_name((RuivfStorage)meta.storage);
     info->max_norm = meta.max_norm;
-}
-
-bool
-ruivf_prepare(rv_metric metric, int dim, const RuVector *value, float *out)
-{
-    if (value->dim != dim)
-        ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
-                        errmsg("different vector dimensions %d and %d", value->dim, dim),
-                        errdetail("The index has vectors of %d dimensions.", dim)));
-    if (metric == RV_METRIC_COSINE)
-        return rv_normalize(value->x, out, dim) > 0.0f;
-    memcpy(out, value->x, sizeof(float) * dim);
-    return true;
 }
 
 float

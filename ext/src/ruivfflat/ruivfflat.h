@@ -52,9 +52,6 @@ extern void ruivf_make_meta(Relation index, RuivfMetaData *meta);
 extern void ruivf_write_meta(Page page, const RuivfMetaData *meta);
 extern void ruivf_raise_max_norm(Relation index, float norm);
 extern void ruivf_identity(Relation index, const RuivfMetaData *meta, RuvIndexIdentity *out);
-/* dim floats into out (any memory), of unit length under cosine; false when the value is not
- * indexed. A wrong dimension is an error. */
-extern bool ruivf_prepare(rv_metric metric, int dim, const RuVector *value, float *out);
 /* An upper bound of the norm of a vector, for max_norm. */
 extern float ruivf_norm_bound(const float *vector, int dim);
 

@@ -18,6 +18,8 @@
  */
 #include "ruivfflat/ruivfflat.h"
 
+#include "opclass.h"
+
 #include <math.h>
 
 #include "access/tableam.h"
@@ -320,7 +322,7 @@ check_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
         return;
     value = DatumGetRuVector(values[0]);
     vector = palloc(sizeof(float) * verifier->meta.dim);
-    if (ruivf_prepare((rv_metric)verifier->meta.metric, verifier->meta.dim, value, vector) &&
+    if (ruv_index_vector((rv_metric)verifier->meta.metric, verifier->meta.dim, value, vector) &&
         bloom_lacks_element(verifier->rows, (unsigned char *)tid, sizeof(ItemPointerData)))
         finding(verifier, "error", InvalidBlockNumber,
                 "row (%u,%u) of the table is not in the index", ItemPointerGetBlockNumber(tid),
