@@ -91,7 +91,7 @@ for name in ([[
    __stack_chk_fail _GLOBAL_OFFSET_TABLE_ __cpu_model __cpu_indicator_init __tls_get_addr
    __ctype_b_loc __isnan __isinf strtok_r fmaf fma memchr bcmp __isoc23_strtoull __isoc23_strtoul
    cosf sinf expf powf log10 tolower toupper isfinite __isoc23_strtol strtoll __isoc23_strtoll
-   pthread_once sched_yield fmin fmax fminf fmaxf nextafterf nextafter erf erfc
+   pthread_once sched_yield fmin fmax fminf fmaxf nextafterf nextafter erf erfc roundevenf lrint lrintf llrint
 ]]):gmatch("%S+") do engine_allowed[name] = true end
 
 local sanitizer = { "^__asan", "^__ubsan", "^__tsan", "^__sanitizer", "^__gcov" }
