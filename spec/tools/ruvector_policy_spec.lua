@@ -60,8 +60,11 @@ describe("ruvector-policy", function()
          assert.match("\n   " .. command, output, 1, true)
       end
       output, status = run("")
-      assert.is_true(status ~= 0)
+      assert.equal(2, status)
       assert.match("a command is required", output, 1, true)
+      output, status = run("check")
+      assert.equal(2, status)
+      assert.match("missing argument 'file'", output, 1, true)
    end)
 
    describe("new", function()
