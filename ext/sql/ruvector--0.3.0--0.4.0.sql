@@ -250,15 +250,15 @@ CREATE FUNCTION ruvector_learning_stats("table" regclass, OUT index regclass, OU
 
 COMMENT ON FUNCTION ruvector_learning_stats(regclass) IS 'how far learning is, per index';
 
--- What searches use and what it was measured to cost, per index. Ways to search, for each target of the
--- grid: lever is static (one effort for every search), slack (the distance-adaptive stop) or memory
+-- What searches use and what it was measured to cost, per index. Ways to search, for each number of rows (k)
+-- that enough searches ask for, the most common first, and each target of the grid: lever is static (one effort for every search), slack (the distance-adaptive stop) or memory
 -- (the same, begun at remembered entry points); effort is ef_search (for lists: probes) or the slack;
 -- work the mean distances at equal recall, lookups included, share that work over the work of static;
 -- in_reach tells whether the target was reached at all. lever regions: corrections by region, share
 -- is their work over the work without. lever misses: effort is the ratio of misses in served searches to
 -- those that their traces predict, which the aim answers for. lever guard: extra effort while what was learned is in doubt,
 -- effort is the factor on log(1 + slack).
-CREATE FUNCTION ruvector_learning_levers("table" regclass, OUT index regclass,
+CREATE FUNCTION ruvector_learning_levers("table" regclass, OUT index regclass, OUT k integer,
                                          OUT target_recall double precision, OUT lever text,
                                          OUT active boolean, OUT effort double precision,
                                          OUT expected_recall double precision,

@@ -7,6 +7,7 @@
 
 #include "ruvector.h"
 #include "effort.h"
+#include "access/genam.h"
 #include "utils/rel.h"
 
 /* Why a search was static, or that it was adaptive; reported by ruvector_last_search(). */
@@ -56,8 +57,14 @@ typedef struct RuvIndexIdentity {
     int link_room;    /* learned links that a node has room for; 0: no graph, or none */
 } RuvIndexIdentity;
 
-/* optimizer.c: fills *choice; static with the settings when nothing better is known. */
-extern void ruv_choose(const RuvIndexIdentity *index, const float *query, RuvChoice *choice);
+/* rows_asked.c: how many rows the running statement asks of a scan by its LIMIT; 0 when nobody
+ * knows. Raises no error. */
+extern uint32 ruv_rows_asked(IndexScanDesc scan);
+
+/* optimizer.c: fills *choice; static with the settings when nothing better is known. rows: how many
+ * the search is asked for, 0 when nobody knows. */
+extern void ruv_choose(const RuvIndexIdentity *index, const float *query, uint32 rows,
+                       RuvChoice *choice);
 
 /* What a finished scan reports. */
 typedef struct RuvSearchReport {

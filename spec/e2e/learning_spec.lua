@@ -90,8 +90,8 @@ describe("a table that learns", function()
          local plan = db:row("SELECT * FROM ruvector_get_search_params('items_embedding', $1::ruvector, 25)",
             tests[1])
          assert.equal("adaptive", plan.mode)
-         assert.equal(15, plan.window_size) -- 10 and half as many, to rank by exact distances
-         assert.equal(2, plan.windows)
+         assert.equal(37, plan.window_size) -- 25 and half as many, to rank by exact distances
+         assert.equal(1, plan.windows)
          assert.is_true(plan.slack > 0)
          assert.is_true(plan.expected_recall >= target and plan.expected_recall <= 1)
          assert.is_true(plan.ef_search >= 8 * learning.K)
@@ -100,13 +100,18 @@ describe("a table that learns", function()
 
       it("goes on when more rows are taken than a window holds", function()
          learning.set_target_of(db, "items", { "slack", "memory" })
-         local wide = learning.search(db, "items", { tests[1] }, 35)[1]
-         assert.equal(35, #wide.ids)
+         local wide = learning.search(db, "items", { tests[1] }, 200)[1]
+         assert.equal(200, #wide.ids)
          local last = db:row("SELECT * FROM ruvector_last_search()")
          assert.equal("adaptive", last.mode)
-         assert.equal(3, last.windows)
-         assert.equal(3, db:value("SELECT windows FROM ruvector_get_search_params('items_embedding', $1, 35)",
-            tests[1]))
+         assert.equal(2, last.windows) -- of 8 times 10 and half as many
+         assert.equal(2, db:value(
+            "SELECT windows FROM ruvector_get_search_params('items_embedding', $1, 200)", tests[1]))
+         -- nor does a search know how many rows it needs where a filter takes some of them
+         db:exec("SET enable_seqscan = off; SET enable_sort = off")
+         db:exec("SELECT id FROM items WHERE id % 2 = 0 ORDER BY embedding <-> $1 LIMIT 20", tests[1])
+         assert.is_true(db:value("SELECT windows FROM ruvector_last_search()") >= 2)
+         db:exec("RESET enable_seqscan; RESET enable_sort")
       end)
 
       it("is static again where a setting or the index says so", function()

@@ -56,6 +56,52 @@ local function choose(plan, target)
    return choice
 end
 
+describe("plans for several numbers of rows", function()
+   local ks = { 10, 100, 1, 30 } -- the most common first
+   local set = ffi.new("rv_plan[4]")
+   for i, k in ipairs(ks) do
+      set[i - 1] = make(make_samples { static = 100 * k, slack = 90 * k, memory = 0 }, { k = k })
+   end
+
+   local function choose_rows(plans, count, rows)
+      local choice, window = ffi.new("rv_plan_choice"), ffi.new("uint32_t[1]")
+      local plan = lib.rv_plan_choose_rows(plans, count, rows, 0.95, choice, window)
+      return plan.k, choice, window[0]
+   end
+
+   it("serve each its own, and a number between two as the larger", function()
+      local cases = { [1] = 1, [2] = 10, [10] = 10, [11] = 30, [30] = 30, [31] = 100, [100] = 100 }
+      for rows, expected in pairs(cases) do
+         local k, choice, window = choose_rows(set, 4, rows)
+         assert.equal(expected, k)
+         assert.equal(expected, window)
+         local own = choose(set[k == 10 and 0 or k == 100 and 1 or k == 1 and 2 or 3], 0.95)
+         for _, field in ipairs { "effort", "slack", "static_ef", "static_work" } do
+            assert.equal(own[field], choice[field], field)
+         end
+      end
+   end)
+
+   it("stretch the largest beyond it, ef and bounds with the rows, the slack as it is", function()
+      local own = choose(set[1], 0.95)
+      for _, case in ipairs { { 150, 1.5 }, { 800, 8 }, { 100000, 8 }, { 0xFFFFFFFF, 8 } } do
+         local k, choice, window = choose_rows(set, 4, case[1])
+         assert.equal(100, k)
+         assert.equal(100 * case[2], window)
+         assert.equal(own.way, choice.way)
+         assert.equal(own.slack, choice.slack)
+         assert.near(own.effort, choice.effort, 1e-9)
+         assert.near(case[2] * own.static_ef, choice.static_ef, 1e-6)
+         assert.near(case[2] * own.static_work, choice.static_work, 1e-6)
+      end
+      local static = ffi.new("rv_plan[1]", make(make_samples { static = 100, slack = 900, memory = 0 }))
+      local _, choice, window = choose_rows(static, 1, 25)
+      assert.equal(STATIC, tonumber(choice.way))
+      assert.near(2.5 * choose(static[0], 0.95).effort, choice.effort, 1e-6)
+      assert.equal(25, window)
+   end)
+end)
+
 describe("the calibration of a plan", function()
    local plan = make(make_samples { static = 1000, slack = 900, memory = 800 })
 

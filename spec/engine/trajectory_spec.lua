@@ -38,11 +38,11 @@ end
 
 describe("a trajectory", function()
    it("is the header, the query padded to 8 bytes, and the hits", function()
-      assert.equal(96, ffi.sizeof("rv_trajectory"))
-      assert.equal(96 + 8, tonumber(lib.rv_trajectory_size(1, 0)))
-      assert.equal(96 + 8 + 24, tonumber(lib.rv_trajectory_size(2, 1)))
-      assert.equal(96 + 512 + 240, tonumber(lib.rv_trajectory_size(128, 10)))
-      assert.equal(96 + 64000 + 3072, tonumber(lib.rv_trajectory_size(16000, 128)))
+      assert.equal(104, ffi.sizeof("rv_trajectory"))
+      assert.equal(104 + 8, tonumber(lib.rv_trajectory_size(1, 0)))
+      assert.equal(104 + 8 + 24, tonumber(lib.rv_trajectory_size(2, 1)))
+      assert.equal(104 + 512 + 240, tonumber(lib.rv_trajectory_size(128, 10)))
+      assert.equal(104 + 64000 + 3072, tonumber(lib.rv_trajectory_size(16000, 128)))
    end)
 
    it("has no size beyond its limits", function()
@@ -101,8 +101,8 @@ describe("a trajectory", function()
 
       it("is refused when the record is shorter than its header", function()
          store(4, 1)
-         assert.equal(lib.RV_ERR_FORMAT, view(95))
-         assert.matches("95 bytes", engine.message(err), 1, true)
+         assert.equal(lib.RV_ERR_FORMAT, view(103))
+         assert.matches("103 bytes", engine.message(err), 1, true)
       end)
 
       it("is refused when the counts are beyond the limits", function()
@@ -115,12 +115,12 @@ describe("a trajectory", function()
 
       it("is refused when the record is longer or shorter than its counts say", function()
          store(4, 1)
-         for _, bytes in ipairs { 96, 135, 137, 4096 } do
+         for _, bytes in ipairs { 104, 143, 145, 4096 } do
             assert.equal(lib.RV_ERR_FORMAT, view(bytes))
-            assert.matches(bytes .. " bytes; dim 4 with result_count 1 takes 136", engine.message(err), 1,
+            assert.matches(bytes .. " bytes; dim 4 with result_count 1 takes 144", engine.message(err), 1,
                true)
          end
-         assert.equal(lib.RV_OK, view(136))
+         assert.equal(lib.RV_OK, view(144))
       end)
 
       it("is refused at an odd address", function()

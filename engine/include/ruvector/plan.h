@@ -108,6 +108,19 @@ typedef struct rv_plan_choice {
 
 void rv_plan_choose(const rv_plan *plan, double target, rv_plan_choice *out);
 
+/* How far beyond the largest k of a set its calibration is stretched. */
+#define RV_PLAN_STRETCH 8
+
+/*
+ * The same from plans for several k (count >= 1, in any order) for a search that is asked for rows
+ * (>= 1). The plan is that of the least k >= rows: who finds the k nearest at a recall finds the
+ * nearest of them at least as well. Beyond the largest k it is that of the largest, stretched: ef
+ * grows as the rows do, a slack is kept, as it only falls with k. *window: results per window,
+ * the plan's k or rows, at most RV_PLAN_STRETCH times the largest k. Returns the plan.
+ */
+const rv_plan *rv_plan_choose_rows(const rv_plan *plans, uint32_t count, uint32_t rows,
+                                   double target, rv_plan_choice *out, uint32_t *window);
+
 /* Mean recall of the samples of one way at an effort: what traces predict. */
 double rv_traced_recall(const rv_traced *sample, rv_way way, double effort);
 

@@ -44,6 +44,8 @@ typedef struct rv_trajectory {
     float latency_us;      /* time inside the index scan */
     float score;           /* the in-search score, see beam.h; < 0: not read */
     float expected_recall; /* what the optimizer promised; < 0: unknown */
+    uint32_t window;       /* adaptive: rows that the effort was chosen for; static: 0 */
+    uint32_t reserved;     /* 0 */
 } rv_trajectory;
 
 /* Bytes of the packed form; 0 when dim or result_count is beyond its limit. */

@@ -390,6 +390,38 @@ rv_plan_choose(const rv_plan *plan, double target, rv_plan_choice *out)
     out->static_work = between(low->work, high->work, share);
 }
 
+/* The plan of the least k >= rows, else that of the largest. */
+static const rv_plan *
+plan_for_rows(const rv_plan *plans, uint32_t count, uint32_t rows)
+{
+    const rv_plan *best = &plans[0];
+
+    for (uint32_t i = 1; i < count; i++) {
+        bool nearer = plans[i].k < best->k;
+
+        if (best->k < rows ? !nearer : nearer && plans[i].k >= rows)
+            best = &plans[i];
+    }
+    return best;
+}
+
+const rv_plan *
+rv_plan_choose_rows(const rv_plan *plans, uint32_t count, uint32_t rows, double target,
+                    rv_plan_choice *out, uint32_t *window)
+{
+    const rv_plan *plan = plan_for_rows(plans, count, rows);
+    double stretch = fmin(fmax((double)rows / plan->k, 1.0), RV_PLAN_STRETCH);
+
+    rv_plan_choose(plan, target, out);
+    *window = (uint32_t)ceil(plan->k * stretch);
+    out->static_ef *= stretch;
+    if (out->static_work > 0.0)
+        out->static_work *= stretch;
+    if (out->way == RV_WAY_STATIC)
+        out->effort *= stretch;
+    return plan;
+}
+
 static rv_status
 check_step(const rv_plan_step *step, double target, rv_way way, rv_error *err)
 {

@@ -10,7 +10,7 @@
 
 #include <assert.h>
 
-static_assert(sizeof(rv_trajectory) == 96, "the packed header has no padding");
+static_assert(sizeof(rv_trajectory) == 104, "the packed header has no padding");
 static_assert(sizeof(rv_hit) == 24, "the packed hit has no padding");
 static_assert(sizeof(float) == 4, "vectors are IEEE single precision");
 

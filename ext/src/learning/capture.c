@@ -93,6 +93,8 @@ push_trajectory(const RuvSearchReport *report, rv_ring *ring)
     head.latency_us = (float)report->latency_us;
     head.score = report->stats.score;
     head.expected_recall = (float)report->choice->expected_recall;
+    if (report->choice->mode == RV_SEARCH_ADAPTIVE)
+        head.window = (uint32_t)report->choice->window;
     (void)rv_trajectory_push(ring, &head, report->query, report->hits);
 }
 

@@ -89,7 +89,7 @@ ruv_drift_note_query(RuvIndexState *state, const float *query)
     rv_allocator allocator;
     uint32 far = 0;
 
-    if (state->flat_memory == NULL || !state->has_plan)
+    if (state->flat_memory == NULL || state->plan_count == 0)
         return;
     ruv_context_allocator(state->context, &allocator);
     if (rv_memory_lookup(state->flat_memory, &allocator, query, false, &match, NULL) != RV_OK)
@@ -125,7 +125,7 @@ note_recall(RuvIndexState *state, const RuvSample *sample)
 void
 ruv_drift_note_sample(RuvIndexState *state, const RuvSample *sample)
 {
-    if (state->has_plan)
+    if (state->plan_count > 0)
         note_recall(state, sample);
 }
 
@@ -169,7 +169,7 @@ ruv_drift_after_pass(RuvIndexState *state, Relation table)
 {
     double blocks = RelationGetNumberOfBlocks(table);
 
-    if (!state->has_plan)
+    if (state->plan_count == 0)
         return;
     compare_scores(state);
     if (state->drift.blocks > 0 && blocks > state->drift.blocks * RUV_DRIFT_GROWTH &&

@@ -43,10 +43,11 @@ ruv_state_unload(RuvIndexState *state)
     state->memory_changed = false;
     state->memory_renewed = false;
     state->vectors_stored = false;
-    state->has_plan = false;
+    state->plan_count = 0;
     memset(&state->drift, 0, sizeof(state->drift));
     state->plan_changed = false;
-    state->served_misses = state->predicted_misses = 0;
+    memset(state->served_misses, 0, sizeof(state->served_misses));
+    memset(state->predicted_misses, 0, sizeof(state->predicted_misses));
     state->memory_limit = 0;
     state->publish_again = 0;
     state->samples = NIL;
@@ -195,7 +196,7 @@ ruv_state_refresh(RuvStore *store, RuvIndexState *state)
         ruv_store_load_patterns(store, state);
         ruv_store_load_memory(store, state);
         state->vectors_stored = state->vectors_stored || state->flat_memory != NULL;
-        ruv_store_load_plan(store, state);
+        ruv_store_load_plans(store, state);
         state->distilled_samples = (uint32)ruv_calibrating_samples(state);
         state->loaded = true;
         ruv_feedback_reread();

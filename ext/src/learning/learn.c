@@ -377,7 +377,7 @@ save(RuvIndexState *state, bool patterns)
     if (patterns)
         ruv_store_save_patterns(&store, state);
     if (state->plan_changed)
-        ruv_store_save_plan(&store, state);
+        ruv_store_save_plans(&store, state);
     /* A memory belongs to the patterns calibrated with it; one given up goes at once. */
     if (state->memory_changed && (patterns || state->flat_memory == NULL))
         ruv_store_save_memory(&store, state);

@@ -169,9 +169,10 @@ typedef struct RuvIndexCache {
     RuvIndexSlot *slot;         /* NULL: the index does not learn */
     RuvPolicyNames policies;    /* that serve it */
     rv_ring *ring;
-    const char *bank;    /* between ruv_fetch_bank and ruv_release_bank */
-    const char *memory;  /* the remembered queries; NULL: none */
-    const rv_plan *plan; /* NULL: none */
+    const char *bank;   /* between ruv_fetch_bank and ruv_release_bank */
+    const char *memory; /* the remembered queries; NULL: none */
+    const rv_plan *plans;
+    uint32 plan_count;
 } RuvIndexCache;
 
 /* The entry of an index, resolved against the registry's present generation. Takes the lock
@@ -242,10 +243,10 @@ extern void ruv_costs_observe(RuvIndexSlot *slot, const rv_trajectory *head);
 /* Attaches the bank area, which may raise an error, so that what follows cannot. */
 extern void ruv_publish_prepare(void);
 /* Flattens and publishes the bank, together with the flat memory it was calibrated with
- * (memory_size 0: none) and the plan made from both (NULL: none). False: there is no room, even
+ * (memory_size 0: none) and the plans made from both. False: there is no room, even
  * without regions; what was published stays. */
 extern bool ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *memory,
-                             Size memory_size, const rv_plan *plan);
+                             Size memory_size, const rv_plan *plans, int plan_count);
 /* Frees what was published before and is not read any more. */
 extern void ruv_publish_reclaim(void);
 /* The caller holds the lock exclusively. */
@@ -268,10 +269,11 @@ typedef struct RuvAdvice {
     uint32 lookup_distances;
 } RuvAdvice;
 
-/* Between ruv_fetch_bank and ruv_release_bank; epoch: of the index as it is. Anything but
+/* Between ruv_fetch_bank and ruv_release_bank; epoch: of the index as it is; rows: how many the
+ * search is asked for, 0 when nobody knows. Anything but
  * RUV_REASON_LEARNED: why the bank does not serve. Raises no error. */
 extern RuvChoiceReason ruv_advise(const RuvIndexCache *cache, uint64 epoch, const float *query,
-                                  double target, RuvAdvice *advice);
+                                  uint32 rows, double target, RuvAdvice *advice);
 /* The hard bounds of a search by this answer, and its slack; remembered: it begins at entry points.
  */
 extern void ruv_advised_bounds(const RuvAdvice *advice, const rv_interpolation *answer,
@@ -384,6 +386,9 @@ extern struct Tuplestorestate *ruv_begin_rows(FunctionCallInfo fcinfo,
 /* ---- hooks.c, launcher.c ------------------------------------------------------------------- */
 
 extern void ruv_hooks_init(void);
+
+/* rows_asked.c: once, when the library is preloaded. */
+extern void ruv_rows_asked_init(void);
 extern void ruv_launcher_register(void);
 extern void ruv_launcher_wake_locked(void);
 extern PGDLLEXPORT void ruv_launcher_main(Datum argument);

@@ -9,14 +9,15 @@
  *                nearest region patterns as the interpolation policy sees fit
  *   entry points the nodes that answered the nearest remembered queries; the search then begins
  *                there and does not descend. The slack was calibrated with them (trace.c)
- *   window       the number of results the calibration was made for; further windows follow when
- *                the executor takes more
- *   guard        while the worker doubts the calibration, log(1 + slack) is multiplied (guard.c)
- *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times the
- *                static ef that reaches the same recall, and distances per window at
- *                RUV_DISTANCE_HEADROOM times what searches with that ef take on average (but at
- * least RUV_MIN_DISTANCE_BOUND). The headroom is wide since the mean over queries is the product's
- * promise and the hard queries, which need many times the mean, carry it.
+ *   window       the number of results the calibration was made for: there is one for each common
+ *                number of rows (plans.c), and the search takes that of the rows which the
+ * statement asks for (rows_asked.c). Further windows follow when the executor takes more guard
+ * while the worker doubts the calibration, log(1 + slack) is multiplied (guard.c) hard bounds  a
+ * wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times the static ef that
+ * reaches the same recall, and distances per window at RUV_DISTANCE_HEADROOM times what searches
+ * with that ef take on average (but at least RUV_MIN_DISTANCE_BOUND). The headroom is wide since
+ * the mean over queries is the product's promise and the hard queries, which need many times the
+ * mean, carry it.
  *
  * A bank without a plan (imported, or of a former version) serves by its index-wide pattern, with
  * everything in use.
@@ -212,22 +213,30 @@ choose_one_effort(const RuvIndexCache *cache, const rv_plan_choice *plan, RuvCho
     apply_guard(cache, choice);
 }
 
-/* The plan for this target, if one was made for what the bank was made for. */
-static bool
-read_plan(const RuvIndexCache *cache, const rv_pattern *pattern, double target,
-          rv_plan_choice *plan)
+/* The plan for that many rows and this target, if one was made for what the bank was made for. Rows
+ * that nobody knows are those of the most searches. */
+static const rv_plan *
+read_plan(const RuvIndexCache *cache, const rv_pattern *pattern, uint32 rows, double target,
+          RuvAdvice *advice)
 {
-    if (cache->plan == NULL || cache->plan->index_epoch != pattern->index_epoch ||
-        cache->plan->k != pattern->k)
-        return false;
-    rv_plan_choose(cache->plan, target, plan);
-    return true;
+    uint32_t window;
+    const rv_plan *plan;
+
+    if (cache->plan_count == 0 || cache->plans[0].index_epoch != pattern->index_epoch)
+        return NULL;
+    plan = rv_plan_choose_rows(cache->plans, cache->plan_count, rows > 0 ? rows : pattern->k,
+                               target, &advice->plan, &window);
+    if (rows == 0 && plan->k != pattern->k)
+        return NULL;
+    advice->window = (int)window;
+    return plan;
 }
 
 RuvChoiceReason
-ruv_advise(const RuvIndexCache *cache, uint64 epoch, const float *query, double target,
+ruv_advise(const RuvIndexCache *cache, uint64 epoch, const float *query, uint32 rows, double target,
            RuvAdvice *advice)
 {
+    const rv_plan *made_for;
     const rv_pattern *pattern = rv_bank_flat_index_pattern(cache->bank);
     rv_interpolate_input *in = &advice->in;
 
@@ -237,18 +246,19 @@ ruv_advise(const RuvIndexCache *cache, uint64 epoch, const float *query, double 
     if (pattern->index_epoch != epoch)
         return RUV_REASON_INDEX_REBUILT;
     advice->window = (int)pattern->k;
-    advice->known = read_plan(cache, pattern, target, &advice->plan);
+    made_for = read_plan(cache, pattern, rows, target, advice);
+    advice->known = made_for != NULL;
     advice->mean_work = advice->known ? advice->plan.static_work : (double)pattern->mean_distances;
     advice->asks = !advice->known || advice->plan.way != RV_WAY_STATIC;
     if (!advice->asks)
         return RUV_REASON_LEARNED;
     /* The same build means the same metric and dimensions too. */
-    in->k = pattern->k;
+    in->k = advice->window;
     in->target_recall = target;
     describe_pattern(pattern, 1.0, target, &in->defaults);
     if (advice->known)
         describe_plan(&advice->plan, &in->defaults);
-    if (!advice->known || cache->plan->use_regions)
+    if (!advice->known || made_for->use_regions)
         add_nearest_patterns(cache, pattern, query, in, &advice->lookup_distances);
     return RUV_REASON_LEARNED;
 }
@@ -275,14 +285,14 @@ ruv_advised_slack(const RuvAdvice *advice, const rv_interpolation *answer, bool 
 /* Static when the bank does not serve; otherwise fills the adaptive plan. */
 static void
 choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const float *query,
-                RuvChoice *choice)
+                uint32 rows, RuvChoice *choice)
 {
     RuvChoiceReason reason;
     RuvAdvice advice;
     rv_interpolation answer;
     rv_host_cause cause;
 
-    reason = ruv_advise(cache, index->epoch, query, choice->target_recall, &advice);
+    reason = ruv_advise(cache, index->epoch, query, rows, choice->target_recall, &advice);
     if (reason != RUV_REASON_LEARNED) {
         choice->reason = reason;
         return;
@@ -312,7 +322,7 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
 }
 
 void
-ruv_choose(const RuvIndexIdentity *index, const float *query, RuvChoice *choice)
+ruv_choose(const RuvIndexIdentity *index, const float *query, uint32 rows, RuvChoice *choice)
 {
     RuvIndexCache *cache;
 
@@ -334,7 +344,7 @@ ruv_choose(const RuvIndexIdentity *index, const float *query, RuvChoice *choice)
     else if (cache->slot == NULL || !ruv_fetch_bank(cache))
         choice->reason = RUV_REASON_NOTHING_LEARNED;
     else {
-        choose_adaptive(index, cache, query, choice);
+        choose_adaptive(index, cache, query, rows, choice);
         ruv_release_bank(cache);
     }
 }

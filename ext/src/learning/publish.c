@@ -21,7 +21,7 @@
  * read is freed by a later look; a reader that was stopped in the middle delays that, and nothing
  * else. What a reader took lives until it lets go (ruv_release_bank) or its transaction fails.
  *
- * The flat memory and the plan travel in the bank's chunk, behind it: a slack that was calibrated
+ * The flat memory and the plans travel in the bank's chunk, behind it: a slack that was calibrated
  * with remembered entry points is too small for searches without them, so none may be had alone.
  *
  * When ruvector.bank_memory is used up, the regions that were used least stay out; the index-wide
@@ -48,13 +48,12 @@ typedef struct BankChunk {
     uint32 magic;
     Oid database;
     Oid index_oid;
-    uint32 unused;
+    uint32 plan_count;
     uint64 bank_size;
     uint64 memory_size; /* 0: none */
-    uint64 plan_size;   /* 0: none */
     uint64 retired_at;  /* while in the list of retired chunks */
     dsa_pointer next_retired;
-    char padding[8];
+    char padding[16];
 } BankChunk;
 
 StaticAssertDecl(sizeof(BankChunk) == 64, "a bank begins on a cache line of its own");
@@ -88,7 +87,7 @@ memory_start(Size bank_size)
     return TYPEALIGN(64, bank_size);
 }
 
-/* Where the plan begins: behind bank and memory. */
+/* Where the plans begin: behind bank and memory. */
 static Size
 plan_start(Size bank_size, Size memory_size)
 {
@@ -100,14 +99,15 @@ typedef struct Contents {
     Oid index_oid;
     const char *memory;
     Size memory_size;
-    const rv_plan *plan; /* NULL: none */
+    const rv_plan *plans;
+    int plan_count;
 } Contents;
 
 static Size
 chunk_size(const Contents *contents, Size bank_size)
 {
     return sizeof(BankChunk) + plan_start(bank_size, contents->memory_size) +
-           (contents->plan != NULL ? sizeof(rv_plan) : 0);
+           contents->plan_count * sizeof(rv_plan);
 }
 
 /* ---- chunks that nobody should find any more ----------------------------------------------- */
@@ -222,9 +222,9 @@ check_chunk(const BankChunk *chunk, rv_error *err)
     if (status == RV_OK && chunk->memory_size > 0)
         status =
             rv_memory_flat_check(bank + memory_start(chunk->bank_size), chunk->memory_size, err);
-    if (status == RV_OK && chunk->plan_size > 0)
+    for (uint32 i = 0; status == RV_OK && i < chunk->plan_count; i++)
         status = rv_plan_check(
-            (const rv_plan *)(bank + plan_start(chunk->bank_size, chunk->memory_size)), err);
+            (const rv_plan *)(bank + plan_start(chunk->bank_size, chunk->memory_size)) + i, err);
     return status;
 }
 
@@ -239,12 +239,12 @@ fill_chunk(BankChunk *chunk, const Contents *contents, Size bank_size)
     chunk->index_oid = contents->index_oid;
     chunk->bank_size = bank_size;
     chunk->memory_size = contents->memory_size;
-    chunk->plan_size = contents->plan != NULL ? sizeof(rv_plan) : 0;
+    chunk->plan_count = contents->plan_count;
     if (contents->memory_size > 0)
         memcpy(bank + memory_start(bank_size), contents->memory, contents->memory_size);
-    if (contents->plan != NULL)
-        memcpy(bank + plan_start(bank_size, contents->memory_size), contents->plan,
-               sizeof(rv_plan));
+    if (contents->plan_count > 0)
+        memcpy(bank + plan_start(bank_size, contents->memory_size), contents->plans,
+               contents->plan_count * sizeof(rv_plan));
 }
 
 /* A chunk with this bank and contents; InvalidDsaPointer when there is no room for it. */
@@ -317,9 +317,9 @@ log_left_out(const RuvIndexSlot *slot, Oid index_oid, uint32 left_out)
 
 bool
 ruv_publish_bank(RuvIndexSlot *slot, Oid index_oid, rv_bank *bank, const char *memory,
-                 Size memory_size, const rv_plan *plan)
+                 Size memory_size, const rv_plan *plans, int plan_count)
 {
-    Contents contents = {index_oid, memory, memory_size, plan};
+    Contents contents = {index_oid, memory, memory_size, plans, plan_count};
     uint32 left_out = 0;
     dsa_pointer pointer = write_chunk(bank, &contents);
 
@@ -402,10 +402,9 @@ ruv_fetch_bank(RuvIndexCache *cache)
     }
     cache->bank = (const char *)(chunk + 1);
     cache->memory = chunk->memory_size > 0 ? cache->bank + memory_start(chunk->bank_size) : NULL;
-    cache->plan =
-        chunk->plan_size > 0
-            ? (const rv_plan *)(cache->bank + plan_start(chunk->bank_size, chunk->memory_size))
-            : NULL;
+    cache->plans =
+        (const rv_plan *)(cache->bank + plan_start(chunk->bank_size, chunk->memory_size));
+    cache->plan_count = chunk->plan_count;
     return true;
 }
 
@@ -414,6 +413,7 @@ ruv_release_bank(RuvIndexCache *cache)
 {
     cache->bank = NULL;
     cache->memory = NULL;
-    cache->plan = NULL;
+    cache->plans = NULL;
+    cache->plan_count = 0;
     end_reading();
 }

@@ -190,7 +190,7 @@ ruv_state_publish(RuvIndexState *state)
     state->bank_changed = false;
     state->plan_changed = false;
     if (ruv_publish_bank(state->slot, state->index_oid, state->bank, state->flat_memory,
-                         state->flat_memory_size, state->has_plan ? &state->plan : NULL))
+                         state->flat_memory_size, state->plans, state->plan_count))
         state->publish_again = 0;
     else if (flat_count(state) > RUV_MEMORY_MINIMUM)
         remember_fewer(state);

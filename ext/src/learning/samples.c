@@ -198,9 +198,10 @@ ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
         ruv_costs_reset(state->slot);
     ruv_links_forget(state);
     state->identity = *identity;
-    state->has_plan = false;
+    state->plan_count = 0;
     memset(&state->drift, 0, sizeof(state->drift));
-    state->served_misses = state->predicted_misses = 0;
+    memset(state->served_misses, 0, sizeof(state->served_misses));
+    memset(state->predicted_misses, 0, sizeof(state->predicted_misses));
     state->samples = NIL;
     state->sampled = 0;
     state->undistilled = 0;

@@ -217,7 +217,8 @@ advise(const RuvIndexState *state, const RuvSample *sample, double target, RuvAd
 
     if (cache == NULL || cache->slot == NULL || !ruv_fetch_bank(cache))
         return false;
-    reason = ruv_advise(cache, state->identity.epoch, sample->query, target, advice);
+    reason =
+        ruv_advise(cache, state->identity.epoch, sample->query, sample->head.k, target, advice);
     ruv_release_bank(cache);
     return reason == RUV_REASON_LEARNED && advice->asks && advice->window == (int)sample->head.k;
 }

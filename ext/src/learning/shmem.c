@@ -215,6 +215,7 @@ ruv_learning_init(void)
     previous_startup_hook = shmem_startup_hook;
     shmem_startup_hook = startup_shared_memory;
     ruv_hooks_init();
+    ruv_rows_asked_init();
     ruv_launcher_register();
 }
 

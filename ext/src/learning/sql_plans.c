@@ -22,6 +22,7 @@ PG_FUNCTION_INFO_V1(ruv_learning_levers);
 
 typedef enum LeverColumn {
     LEVER_INDEX,
+    LEVER_K,
     LEVER_TARGET,
     LEVER_NAME,
     LEVER_ACTIVE,
@@ -60,6 +61,7 @@ begin_row(LeverRows *out, const char *name, bool active)
     set(out, LEVER_ACTIVE, BoolGetDatum(active));
     if (out->plan == NULL)
         return;
+    set(out, LEVER_K, Int32GetDatum((int32)out->plan->k));
     set(out, LEVER_QUERIES, Int32GetDatum((int32)out->plan->samples));
     set(out, LEVER_DECIDED_AT, TimestampTzGetDatum(out->plan->made_us));
 }
@@ -122,12 +124,23 @@ current_epoch(Oid index_oid)
 }
 
 static void
-add_index(LeverRows *out)
+add_ways(LeverRows *out)
 {
+    for (int at = 0; at < RV_TARGETS; at++)
+        for (int way = 0; way < RV_WAYS; way++)
+            add_way(out, at, (rv_way)way);
+}
+
+/* The first plan is that of the most searches. */
+static void
+add_index(LeverRows *out, const rv_plan *plans, int count)
+{
+    for (int i = 0; i < count; i++) {
+        out->plan = &plans[i];
+        add_ways(out);
+    }
+    out->plan = count > 0 ? &plans[0] : NULL;
     if (out->plan != NULL) {
-        for (int at = 0; at < RV_TARGETS; at++)
-            for (int way = 0; way < RV_WAYS; way++)
-                add_way(out, at, (rv_way)way);
         begin_row(out, "misses", out->plan->miss_ratio != 1);
         set(out, LEVER_EFFORT, Float8GetDatum(out->plan->miss_ratio));
         end_row(out);
@@ -158,14 +171,13 @@ ruv_learning_levers(PG_FUNCTION_ARGS)
     ruv_store_open_or_fail(&store);
     count = ruv_store_run(&store, PLANS_QUERY, 1, types, values, NULL);
     for (uint64 i = 0; i < count; i++) {
-        rv_plan plan;
+        rv_plan plans[RUV_MAX_PLANS];
+        int found = ruv_plans_from_datum(ruv_store_value(i, 2, NULL), plans);
 
         out.index_oid = DatumGetObjectId(ruv_store_value(i, 1, NULL));
-        out.plan = ruv_plan_from_datum(ruv_store_value(i, 2, NULL), &plan) &&
-                           plan.index_epoch == current_epoch(out.index_oid)
-                       ? &plan
-                       : NULL;
-        add_index(&out);
+        if (found > 0 && plans[0].index_epoch != current_epoch(out.index_oid))
+            found = 0;
+        add_index(&out, plans, found);
     }
     ruv_store_close(&store);
     return (Datum)0;

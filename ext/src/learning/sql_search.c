@@ -153,7 +153,7 @@ plan_search(Oid index_oid, Datum query, int k, RuvChoice *choice, int *window, i
     if (prepared == NULL)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("a zero vector has no direction, so it has no cosine distance")));
-    ruv_choose(&identity, prepared, choice);
+    ruv_choose(&identity, prepared, (uint32)k, choice);
     ruv_index_windows(index, choice, k, window, windows);
     relation_close(index, AccessShareLock);
 }

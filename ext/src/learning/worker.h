@@ -31,6 +31,7 @@
 /* How alike two region patterns are that become one. */
 #define RUV_MERGE_SIMILARITY 0.8
 /* Region patterns that distillation leaves; more cost every search more than they gain. */
+#define RUV_MAX_PLANS 8 /* of one index: for so many numbers of rows */
 #define RUV_MAX_REGIONS 16
 /* Patterns that a bank takes. */
 #define RUV_BANK_LIMIT 1000
@@ -217,14 +218,15 @@ typedef struct RuvIndexState {
     TimestampTz next_distil;
     TimestampTz retry_after; /* after an error */
     int consecutive_errors;
-    TimestampTz guard_since; /* of the last widening */
-    rv_plan plan;            /* valid when has_plan; see plans.c */
-    bool has_plan;
+    TimestampTz guard_since;      /* of the last widening */
+    rv_plan plans[RUV_MAX_PLANS]; /* by k, that of the most common one first; see plans.c */
+    int plan_count;
     bool plan_changed; /* since it was stored */
     RuvDrift drift;
     TimestampTz memory_published; /* since when searches use the present flat memory */
-    double served_misses;         /* against those that traces predicted, over the same searches */
-    double predicted_misses;
+    /* By k, against those that traces predicted, over the same searches. */
+    double served_misses[RV_TRAJECTORY_MAX_HITS + 1];
+    double predicted_misses[RV_TRAJECTORY_MAX_HITS + 1];
     List *checks; /* for the certificate, not stored yet: see certificate.c */
     List *falls;  /* below a target, effort raised */
     RuvLinking linking;
@@ -410,12 +412,13 @@ extern bool ruv_bank_try_lock(Oid index_oid);
 extern void ruv_work_goals(const RuvIndexState *state, float *slack, uint32 *ef);
 /* Compares a served search with what its trace predicted for it. */
 extern void ruv_plan_note_served(RuvIndexState *state, const RuvSample *sample);
-/* Makes the plan anew, when there are enough samples. region_work: see rv_plan_options. */
+/* Makes the plans anew, where there are enough samples: that of k, then of other common ones.
+ * region_work: see rv_plan_options; of k. */
 extern void ruv_make_plan(RuvIndexState *state, uint32 k, double region_work);
-extern void ruv_store_save_plan(RuvStore *store, RuvIndexState *state);
-extern void ruv_store_load_plan(RuvStore *store, RuvIndexState *state);
-/* False when the bytea is no sound plan. */
-extern bool ruv_plan_from_datum(Datum value, rv_plan *plan);
+extern void ruv_store_save_plans(RuvStore *store, RuvIndexState *state);
+extern void ruv_store_load_plans(RuvStore *store, RuvIndexState *state);
+/* Returns how many; 0 when the bytea holds no sound plans. */
+extern int ruv_plans_from_datum(Datum value, rv_plan *plans);
 
 /* ---- drift.c ------------------------------------------------------------------------------- */
 

@@ -195,7 +195,7 @@ start_search(IndexScanDesc scan)
     ruv_scan_load_query(&state->scan, scan->orderByData, state->graph.metric,
                         state->graph.meta.dim);
     ruhnsw_identity(scan->indexRelation, &state->graph.meta, &state->scan.identity);
-    ruv_choose(&state->scan.identity, state->scan.query, &state->scan.choice);
+    ruv_choose(&state->scan.identity, state->scan.query, ruv_rows_asked(scan), &state->scan.choice);
     prepare_beam(state);
     make_rule(state);
     pgstat_count_index_scan(scan->indexRelation);

@@ -124,7 +124,7 @@ start_search(IndexScanDesc scan)
                         state->reader.meta.dim);
     ruivf_reader_aim(&state->reader, state->scan.query);
     ruivf_identity(scan->indexRelation, &state->reader.meta, &state->scan.identity);
-    ruv_choose(&state->scan.identity, state->scan.query, &state->scan.choice);
+    ruv_choose(&state->scan.identity, state->scan.query, ruv_rows_asked(scan), &state->scan.choice);
     make_rule(state);
     ruv_check(rv_ivf_start(state->ivf, &state->rule, &state->reader.scorer,
                            state->reader.meta.spread, state->reader.distances,

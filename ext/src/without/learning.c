@@ -6,7 +6,7 @@
 #include "selection.h"
 
 void
-ruv_choose(const RuvIndexIdentity *index, const float *query, RuvChoice *choice)
+ruv_choose(const RuvIndexIdentity *index, const float *query, uint32 rows, RuvChoice *choice)
 {
     memset(choice, 0, sizeof(*choice));
     choice->mode = RV_SEARCH_STATIC;
@@ -17,6 +17,12 @@ ruv_choose(const RuvIndexIdentity *index, const float *query, RuvChoice *choice)
     choice->expected_recall = -1;
     choice->probes = ruv_effective_probes(&index->own);
     choice->best_similarity = -1;
+}
+
+uint32
+ruv_rows_asked(IndexScanDesc scan)
+{
+    return 0;
 }
 
 void
