@@ -132,6 +132,11 @@ describe("the calibration of a plan", function()
       assert.is_true(step.effort > plain.effort and step.effort < 0.975 + 1e-3)
       assert.near(0.975, missing.levels[WHICH].steps[SLACK].effort, 2e-3)
       assert.near(200 * 0.95, missing.levels[WHICH].steps[STATIC].effort, 1) -- ranks by exact distances
+      -- what is promised is what will be served: of the misses that traces predict, miss_ratio
+      assert.near(0.95, missing.levels[WHICH].steps[SLACK].recall, 6e-3)
+      local found_more = make(samples, { miss_ratio = 0.5 })
+      assert.near(0.90, found_more.levels[WHICH].steps[SLACK].effort, 2e-3)
+      assert.near(0.95, found_more.levels[WHICH].steps[SLACK].recall, 6e-3)
       -- what is served more safely is still compared at the target itself
       assert.equal(plain.work, step.work)
       assert.equal(plain.work, missing.levels[WHICH].steps[SLACK].work)

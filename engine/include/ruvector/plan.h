@@ -32,7 +32,7 @@ const char *rv_way_name(rv_way way); /* "static", "slack", "memory" */
 /* One way at one target. */
 typedef struct rv_plan_step {
     float effort; /* ef of RV_WAY_STATIC, else slack; < 0: not known */
-    float recall; /* mean recall of the samples at this effort */
+    float recall; /* mean recall expected at this effort: of the samples' misses, miss_ratio */
     float work;   /* mean distances at equal recall: at exactly the target, or at the best
                      reachable recall; < 0: not known */
     uint32_t

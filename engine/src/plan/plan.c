@@ -230,7 +230,8 @@ calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_
     aim = fmin(target + options->safety * error, (1.0 + target) / 2.0);
     aim = 1.0 - (1.0 - aim) / fmax(ratio, 1e-3);
     step->effort = (float)effort_for(p, fmax(aim, 0.0), &in_reach);
-    step->recall = (float)mean_recall(p, (double)step->effort, &error);
+    step->recall =
+        (float)fmax(1.0 - ratio * (1.0 - mean_recall(p, (double)step->effort, &error)), 0.0);
 }
 
 /* More recall never takes less effort, nor less work. */
