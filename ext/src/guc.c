@@ -4,6 +4,7 @@
 #include "ruvector.h"
 
 #include <limits.h>
+#include <stdlib.h>
 
 #include "effort.h"
 #include "pause.h"
@@ -33,6 +34,7 @@ double ruv_learning_budget;
 int ruv_bank_memory;
 int ruv_max_learning_databases;
 char *ruv_policy_directory;
+bool ruv_policy_directory_is_own = false;
 int ruv_policy_fuel;
 int ruv_policy_memory;
 
@@ -146,13 +148,32 @@ define_memory_settings(void)
                             GUC_UNIT_KB, NULL, NULL, NULL);
 }
 
+/* A directory that was set for a session, a role or a database is not the cluster's. */
+static bool
+check_policy_directory(char **value, void **extra, GucSource source)
+{
+    bool *own = ruv_guc_malloc(sizeof(*own));
+
+    if (own == NULL)
+        return false;
+    *own = source > PGC_S_ARGV;
+    *extra = own;
+    return true;
+}
+
+static void
+assign_policy_directory(const char *value, void *extra)
+{
+    ruv_policy_directory_is_own = *(bool *)extra;
+}
+
 static void
 define_policy_settings(void)
 {
     DefineCustomStringVariable("ruvector.policy_directory",
                                "Directory of the policy files; empty means the installed ones.",
-                               NULL, &ruv_policy_directory, "", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL,
-                               NULL, NULL);
+                               NULL, &ruv_policy_directory, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
+                               check_policy_directory, assign_policy_directory, NULL);
     DefineCustomIntVariable("ruvector.policy_fuel", "Instructions that one policy call may use.",
                             "Distillation may use 100 times as many.", &ruv_policy_fuel, 1000000,
                             1000, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);

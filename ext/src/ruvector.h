@@ -69,6 +69,7 @@ extern double ruv_learning_budget;     /* share of one core, 0.001..1 */
 extern int ruv_bank_memory;            /* kB of shared memory for banks (restart) */
 extern int ruv_max_learning_databases; /* rings: databases that may learn (restart) */
 extern char *ruv_policy_directory;
+extern bool ruv_policy_directory_is_own; /* of this session, not the cluster's */
 extern int ruv_policy_fuel;
 extern int ruv_policy_memory; /* kB */
 

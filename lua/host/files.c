@@ -69,6 +69,8 @@ read_policy(const rv_host *host, const char *directory, rv_policy *policy, rv_ho
     FILE *stream;
     bool read;
 
+    if (size > RV_POLICY_MAX_PATH)
+        return refuse(failure, RV_HOST_IO, policy, "the name of the directory is too long");
     policy->file = host->allocator.alloc(host->allocator.ctx, size);
     if (policy->file == NULL)
         return refuse(failure, RV_HOST_MEMORY, policy, "no memory for the file's name");
@@ -102,8 +104,8 @@ is_policy_file(const char *name)
     return name[0] != '.' && ends_with(name, ".lua") && !ends_with(name, "_spec.lua");
 }
 
-static bool
-valid_id(const char *id, size_t length)
+bool
+rv_policy_valid_id(const char *id, size_t length)
 {
     static const char letters[] =
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
@@ -111,8 +113,8 @@ valid_id(const char *id, size_t length)
     return length > 0 && length <= RV_POLICY_MAX_ID && strspn(id, letters) >= length;
 }
 
-static rv_policy_kind
-kind_by_id(const char *id)
+rv_policy_kind
+rv_policy_kind_by_id(const char *id)
 {
     int kind = 0;
 
@@ -129,7 +131,7 @@ add_file(rv_serving *serving, const char *directory, const char *name, rv_host_f
     char reason[400];
     rv_policy *policy;
 
-    if (!valid_id(name, length)) {
+    if (!rv_policy_valid_id(name, length)) {
         snprintf(reason, sizeof reason,
                  "the file name \"%.200s\" cannot name a policy: letters, digits, '_' and '-', at "
                  "most %d before \".lua\"",
@@ -144,7 +146,7 @@ add_file(rv_serving *serving, const char *directory, const char *name, rv_host_f
     }
     policy = &serving->loaded[serving->loaded_count++];
     memcpy(policy->id, name, length);
-    policy->kind = kind_by_id(policy->id);
+    policy->kind = rv_policy_kind_by_id(policy->id);
     return true;
 }
 
@@ -171,8 +173,8 @@ list_files(rv_serving *serving, const char *directory, rv_host_failure *failure)
 
 /* The default files first, by kind, then the alternatives by name: what a table may come to use
  * never changes the state in which the default ones are loaded. */
-static int
-compare_policies(const void *a, const void *b)
+int
+rv_policy_compare(const void *a, const void *b)
 {
     const rv_policy *first = a, *second = b;
 
@@ -187,7 +189,7 @@ rv_files_read(const rv_host *host, const char *directory, rv_serving *serving,
 {
     if (!list_files(serving, directory, failure))
         return false;
-    qsort(serving->loaded, serving->loaded_count, sizeof *serving->loaded, compare_policies);
+    qsort(serving->loaded, serving->loaded_count, sizeof *serving->loaded, rv_policy_compare);
     for (uint32_t i = 0; i < serving->loaded_count; i++)
         if (!read_policy(host, directory, &serving->loaded[i], failure))
             return false;

@@ -1,9 +1,9 @@
 /*
  * gateway.c - rv_host: which policies serve, the one way into them, and what is counted.
  *
- * The serving state changes in one place, rv_host_load: a new one is built and self-tested apart,
- * and takes over only when that succeeded. Counters and the record of what was logged belong to
- * the host: counters survive a reload, the log starts anew.
+ * The serving state changes in rv_host_load and rv_host_import: a new one is built and self-tested
+ * apart, and takes over only when that succeeded. Counters and the record of what was logged belong
+ * to the host: counters survive a reload, the log starts anew.
  *
  * After a call that hit the memory cap the state is collected. A policy that hoards (in a local
  * table that its functions share) would keep failing and, the state being shared, starve the
@@ -109,6 +109,16 @@ rv_host_destroy(rv_host *host)
     allocator.free(allocator.ctx, host);
 }
 
+/* Puts what was loaded in the place of the former; fresh NULL: the built-ins. */
+static rv_host_cause
+take_over(rv_host *host, rv_serving *fresh)
+{
+    rv_serving_destroy(host, host->serving);
+    host->serving = fresh;
+    host->logged_count = 0;
+    return RV_HOST_OK;
+}
+
 rv_host_cause
 rv_host_load(rv_host *host, const char *directory, rv_host_failure *failure)
 {
@@ -125,10 +135,20 @@ rv_host_load(rv_host *host, const char *directory, rv_host_failure *failure)
         if (fresh == NULL)
             return failure->cause;
     }
-    rv_serving_destroy(host, host->serving);
-    host->serving = fresh;
-    host->logged_count = 0;
-    return RV_HOST_OK;
+    return take_over(host, fresh);
+}
+
+rv_host_cause
+rv_host_import(rv_host *host, const void *block, size_t size, rv_host_failure *failure)
+{
+    rv_host_failure ignored;
+    rv_serving *fresh;
+
+    if (failure == NULL)
+        failure = &ignored;
+    rv_failure_set(failure, RV_HOST_OK, RV_POLICY_VERDICT, NULL, 0, NULL);
+    fresh = rv_serving_import(host, block, size, failure);
+    return fresh == NULL ? failure->cause : take_over(host, fresh);
 }
 
 void

@@ -78,6 +78,21 @@ void rv_host_destroy(rv_host *host);
  */
 rv_host_cause rv_host_load(rv_host *host, const char *directory, rv_host_failure *failure);
 
+/*
+ * What was loaded (ids, file names, texts) as a block of bytes, for hosts of other processes of
+ * this machine, which then serve the same whatever happens to the files. *size gets what it takes,
+ * at most rv_host_export_limit(). RV_ERR_FULL when that is more than capacity; block NULL asks for
+ * the size alone. Allocates nothing and runs no Lua.
+ */
+size_t rv_host_export_limit(void);
+rv_status rv_host_export(const rv_host *host, void *block, size_t capacity, size_t *size,
+                         rv_error *err);
+
+/* rv_host_load from a block instead of a directory. The block is checked and copied; a damaged one
+ * fails with RV_HOST_IO. */
+rv_host_cause rv_host_import(rv_host *host, const void *block, size_t size,
+                             rv_host_failure *failure);
+
 /* One policy. Strings live until the next load. */
 typedef struct rv_policy_info {
     rv_policy_kind kind;

@@ -5,6 +5,7 @@
  *   sandbox.c      one Lua state: capped memory, instruction budget, the protected call
  *   environment.c  the allow-list of names that a policy sees
  *   files.c        the files of a directory and their text
+ *   sources.c      the same out of a block of bytes, and into one
  *   contract.c     versions of what each kind of policy gets and returns
  *   library.c      the modules that a policy may require
  *   load.c         policy files into a fresh state, self-tests, rebuild
@@ -119,6 +120,7 @@ void rv_library_open(lua_State *L, void *data);
 #define RV_POLICY_MAX_BYTES (256 * 1024)
 #define RV_POLICY_MAX_FILES 64
 #define RV_POLICY_MAX_ID 63
+#define RV_POLICY_MAX_PATH 4096 /* of a file's full name */
 
 typedef struct rv_counters {
     uint64_t calls;
@@ -161,6 +163,19 @@ bool rv_files_read(const rv_host *host, const char *directory, rv_serving *servi
                    rv_host_failure *failure);
 void rv_files_free(const rv_host *host, rv_serving *serving);
 
+/* Whether a policy may be named so; id may go on beyond length. */
+bool rv_policy_valid_id(const char *id, size_t length);
+/* The kind of a default file; RV_POLICY_KINDS: an alternative. */
+rv_policy_kind rv_policy_kind_by_id(const char *id);
+/* The order of loading, by kind and id. */
+int rv_policy_compare(const void *a, const void *b);
+
+/* ---- sources.c ---------------------------------------------------------------------------- */
+
+/* Checks a block of rv_host_export and copies its policies into serving->loaded. */
+bool rv_sources_read(const rv_host *host, const void *block, size_t size, rv_serving *serving,
+                     rv_host_failure *failure);
+
 /* ---- contract.c --------------------------------------------------------------------------- */
 
 /* What a version changed; NULL: there is no such version. */
@@ -173,6 +188,9 @@ const char *rv_policy_function_name(rv_policy_kind kind, int which);
 
 /* Reads, compiles, runs and self-tests; NULL with *failure filled when anything fails. */
 rv_serving *rv_serving_load(const rv_host *host, const char *directory, rv_host_failure *failure);
+/* The same from a block of rv_host_export. */
+rv_serving *rv_serving_import(const rv_host *host, const void *block, size_t size,
+                              rv_host_failure *failure);
 void rv_serving_destroy(const rv_host *host, rv_serving *serving);
 
 /* Makes a loaded policy (-1: the built-in) the one that serves a kind. */

@@ -1,9 +1,10 @@
 /*
  * load.c - policy files into a fresh Lua state.
  *
- * Order: read every file (files.c; a missing one is fine), make a state, compile and run each chunk
- * once in an environment of its own, check the table it returned, then run each self_test. Only a
- * serving state that passed all of it leaves this file. Precompiled bytecode is refused: LuaJIT
+ * Order: read every file (files.c; a missing one is fine) or take a block of what another process
+ * read (sources.c), make a state, compile and run each chunk once in an environment of its own,
+ * check the table it returned, then run each self_test. Only a serving state that passed all of it
+ * leaves this file. Precompiled bytecode is refused: LuaJIT
  * does not verify it, so it could do anything.
  *
  * The sources are kept, because a state that a policy filled with garbage it holds on to is
@@ -325,17 +326,23 @@ open_sandbox(const rv_host *host, rv_host_failure *failure)
     return sandbox;
 }
 
-rv_serving *
-rv_serving_load(const rv_host *host, const char *directory, rv_host_failure *failure)
+static rv_serving *
+new_serving(const rv_host *host, const char *directory, rv_host_failure *failure)
 {
     rv_serving *serving = host->allocator.alloc(host->allocator.ctx, sizeof *serving);
 
-    if (serving == NULL) {
+    if (serving == NULL)
         refuse(failure, RV_HOST_MEMORY, RV_POLICY_VERDICT, directory, "no memory for policies");
-        return NULL;
-    }
-    memset(serving, 0, sizeof *serving);
-    if (rv_files_read(host, directory, serving, failure)) {
+    else
+        memset(serving, 0, sizeof *serving);
+    return serving;
+}
+
+/* Makes the state of what was read. Takes serving, and destroys it when something failed. */
+static rv_serving *
+prepare(const rv_host *host, rv_serving *serving, bool read, rv_host_failure *failure)
+{
+    if (read) {
         serving->sandbox = open_sandbox(host, failure);
         if (serving->sandbox != NULL && fill_state(host, serving, serving->sandbox, failure) &&
             run_each(host, serving, serving->sandbox, run_self_test, failure)) {
@@ -345,6 +352,26 @@ rv_serving_load(const rv_host *host, const char *directory, rv_host_failure *fai
     }
     rv_serving_destroy(host, serving);
     return NULL;
+}
+
+rv_serving *
+rv_serving_load(const rv_host *host, const char *directory, rv_host_failure *failure)
+{
+    rv_serving *serving = new_serving(host, directory, failure);
+
+    if (serving == NULL)
+        return NULL;
+    return prepare(host, serving, rv_files_read(host, directory, serving, failure), failure);
+}
+
+rv_serving *
+rv_serving_import(const rv_host *host, const void *block, size_t size, rv_host_failure *failure)
+{
+    rv_serving *serving = new_serving(host, NULL, failure);
+
+    if (serving == NULL)
+        return NULL;
+    return prepare(host, serving, rv_sources_read(host, block, size, serving, failure), failure);
 }
 
 /* The references of a policy belong to its state, so a failure leaves nothing that could serve:

@@ -69,6 +69,21 @@ function Host:load(directory)
    return cause_name(cause), failure_table(self.failure)
 end
 
+--- What was loaded as a string of bytes, for import.
+function Host:export()
+   local size, err = ffi.new("size_t[1]"), engine.error_buffer()
+   C.rv_host_export(self.c, nil, 0, size, err)
+   local block = ffi.new("char[?]", size[0])
+   engine.check(C.rv_host_export(self.c, block, size[0], size, err), err)
+   return ffi.string(block, size[0])
+end
+
+--- Loads what another host exported; the cause's name and what failed.
+function Host:import(block)
+   local cause = C.rv_host_import(self.c, block, #block, self.failure)
+   return cause_name(cause), failure_table(self.failure)
+end
+
 local function info_table(i)
    local by_cause = {}
    for cause = 0, 8 do

@@ -4,8 +4,9 @@
  *   shmem.c      layout, start-up and the lock table of the shared memory
  *   registry.c   which indexes learn: slots in shared memory, looked up once per backend
  *   publish.c    banks in shared memory: written by the worker, read in place by backends
- *   policy.c     the one gateway to the policy host; policy_choice.c which policy serves an index;
- *                shadow.c candidates beside the serving ones
+ *   policy.c     the one gateway to the policy host; policy_load.c the host of this process;
+ *                policy_share.c what the cluster has accepted; policy_choice.c which policy serves
+ *                an index; shadow.c candidates beside the serving ones
  *   optimizer.c  ruv_choose: how to search
  *   guard.c      more effort at once while what was learned may not hold
  *   capture.c    ruv_capture: what happened
@@ -145,7 +146,11 @@ typedef struct RuvShared {
     Size bank_bytes;                      /* of the bank area */
     pg_atomic_uint64 sessions;            /* backends that recorded a search */
     pg_atomic_uint64 registry_generation; /* changes whenever a slot comes or goes */
-    pg_atomic_uint64 policy_generation;   /* changes with every accepted reload */
+    pg_atomic_uint64 policy_generation;   /* changes with every load for the cluster */
+    LWLock *policy_lock;                  /* for what follows: policy_share.c */
+    int policy_state;                     /* RuvPolicyState, of policy_directory */
+    Size policy_block_size;
+    char policy_directory[MAXPGPATH];
     pg_atomic_uint64 load_failure; /* a hash of that of a load which was logged last; 0: none */
     RuvPolicyCounters policies[RV_POLICY_KINDS];
     RuvPolicyCounters named_policies[RUV_NAMED_POLICIES];
@@ -158,6 +163,7 @@ extern RuvShared *ruv_shared; /* NULL without preloading */
 extern rv_ring *ruv_shared_ring(int database_slot);
 extern char *ruv_shared_bank_area(void);
 extern RuvReader *ruv_shared_readers(void);
+extern char *ruv_shared_policy_block(void); /* of rv_host_export_limit() bytes */
 extern Size ruv_shared_bytes(void);
 
 /* ---- registry.c ---------------------------------------------------------------------------- */
@@ -281,8 +287,34 @@ extern void ruv_advised_bounds(const RuvAdvice *advice, const rv_interpolation *
 extern double ruv_advised_slack(const RuvAdvice *advice, const rv_interpolation *answer,
                                 bool remembered);
 
-/* ---- policy.c, policy_load.c
- * ------------------------------------------------------------------------ */
+/* ---- policy_share.c ------------------------------------------------------------------------ */
+
+/* What the cluster has for a process with a certain directory. */
+typedef enum RuvPolicyState {
+    RUV_POLICIES_NONE,      /* nothing: nobody has loaded yet, or there is no preloading */
+    RUV_POLICIES_ELSEWHERE, /* what was loaded is of another directory */
+    RUV_POLICIES_REFUSED,   /* the directory did not load */
+    RUV_POLICIES_ACCEPTED
+} RuvPolicyState;
+
+typedef struct RuvAcceptedPolicies {
+    RuvPolicyState state;
+    uint64 generation;
+    void *block; /* a copy for rv_host_import, the caller's to free; NULL: memory is short */
+    Size size;
+} RuvAcceptedPolicies;
+
+/* Takes the lock, briefly; raises no error. */
+extern void ruv_accepted_policies(const char *directory, RuvAcceptedPolicies *out);
+/* Whether what was accepted or refused is of this directory. With preloading only. */
+extern bool ruv_is_published_directory(const char *directory);
+/* Puts what a host loaded (NULL: the directory was refused) in the place of what is there, if the
+ * generation still is *generation, which then moves on. False: others were quicker, and what the
+ * host loaded may be older than theirs. */
+extern bool ruv_publish_policies(const rv_host *accepted, const char *directory,
+                                 uint64 *generation);
+
+/* ---- policy.c, policy_load.c --------------------------------------------------------------- */
 
 /* The host of this process, at the shared generation and the present settings; NULL when memory is
  * short. */
@@ -326,10 +358,8 @@ extern rv_status ruv_policy_merge(void *ctx, const rv_pattern *a, const float *a
                                   rv_error *err);
 extern bool ruv_policy_keep(void *ctx, const rv_pattern *pattern);
 
-/* Loads the policies anew in this process; the former ones stay when that fails. */
+/* Loads the directory anew, for the whole cluster; the former policies stay when that fails. */
 extern rv_host_cause ruv_policy_reload(rv_host_failure *failure);
-/* Tells every process to load anew. */
-extern void ruv_policy_announce(void);
 extern const char *ruv_policy_directory_path(void);
 extern int64 ruv_policy_generation(void);
 

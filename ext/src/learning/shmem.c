@@ -12,6 +12,8 @@
  *                             to its first segment, so that a bank is found by its offset and a
  *                             reader needs no mapping of its own
  *   readers                   a word per backend: what it reads of the bank area (publish.c)
+ *   policies                  the texts that serve in the whole cluster (policy_share.c), in room
+ * for as many and as large files as a directory may have; likewise address space until it is used
  *
  * One ring per database, and not one for all: the worker that reads a ring can see the tables of
  * its own database only, and a busy database must not push out what another has not read yet.
@@ -26,8 +28,10 @@
  *                                           published, then none
  *   retired_banks                         workers, sessions that      lock, exclusive
  *                                           forget
- *   registry_generation,                  whoever makes the change,   atomic; read without lock
- *     policy_generation                     after it
+ *   registry_generation                   whoever makes the change,   atomic; read without lock
+ *                                           after it
+ *   policy_generation, policy_state, ..., whoever loads for the       policy_lock, exclusive; the
+ *     the texts of policies                 cluster                     generation is read without
  *   bank_revision, links_resets           sessions, afterwards        atomic
  *   live figures of a slot, counters      workers, backends           atomic
  *   ring                                  every backend; read by the  lock-free (ring.h)
@@ -88,7 +92,7 @@ ruv_shared_bytes(void)
     Size size = add_size(control_bytes(), bank_bytes());
 
     size = add_size(size, mul_size(sizeof(RuvReader), (Size)ruv_backend_limit()));
-
+    size = add_size(size, rv_host_export_limit());
     return add_size(size, mul_size(ring_bytes(), ruv_max_learning_databases));
 }
 
@@ -114,6 +118,12 @@ ruv_shared_readers(void)
     return (RuvReader *)(ruv_shared_bank_area() + ruv_shared->bank_bytes);
 }
 
+char *
+ruv_shared_policy_block(void)
+{
+    return (char *)(ruv_shared_readers() + ruv_shared->reader_count);
+}
+
 static void
 request_shared_memory(void)
 {
@@ -122,7 +132,7 @@ request_shared_memory(void)
         previous_request_hook();
 #endif
     RequestAddinShmemSpace(ruv_shared_bytes());
-    RequestNamedLWLockTranche(RUV_TRANCHE, 1);
+    RequestNamedLWLockTranche(RUV_TRANCHE, 2);
 }
 
 static void
@@ -154,7 +164,9 @@ static void
 initialise_shared_memory(void)
 {
     memset(ruv_shared, 0, control_bytes());
-    ruv_shared->lock = &GetNamedLWLockTranche(RUV_TRANCHE)->lock;
+    ruv_shared->lock = &GetNamedLWLockTranche(RUV_TRANCHE)[0].lock;
+    ruv_shared->policy_lock = &GetNamedLWLockTranche(RUV_TRANCHE)[1].lock;
+    ruv_shared->policy_state = RUV_POLICIES_NONE;
     ruv_shared->database_count = ruv_max_learning_databases;
     ruv_shared->ring_bytes = ring_bytes();
     ruv_shared->bank_bytes = bank_bytes();

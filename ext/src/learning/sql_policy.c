@@ -1,9 +1,9 @@
 /*
  * sql_policy.c - SQL functions for the policies: load them anew, and show what serves.
  *
- * Reload is build new, self-test, announce: the files are loaded and tested in this session first,
- * and only when that succeeded does the shared generation move on, which every other process
- * follows at its next call. A mistake in a file is reported here and changes nothing anywhere.
+ * Reload is build new, self-test, publish: the files are loaded and tested in this session, and
+ * only when that succeeded are their texts put into shared memory, where every other process takes
+ * them at its next call. A mistake in a file is reported here and changes nothing anywhere.
  */
 #include "learning/worker.h"
 
@@ -68,7 +68,6 @@ ruv_reload_policies(PG_FUNCTION_ARGS)
 
     if (ruv_policy_reload(&failure) != RV_HOST_OK)
         fail_reload(&failure);
-    ruv_policy_announce();
     if (!XactReadOnly && ruv_store_open(&store)) {
         for (int kind = 0; kind < RV_POLICY_KINDS; kind++)
             save_policy(&store, (rv_policy_kind)kind);
