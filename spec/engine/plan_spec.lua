@@ -124,6 +124,22 @@ describe("the calibration of a plan", function()
       end
    end)
 
+   it("compares whole efforts at the recall itself, which lies between two", function()
+      -- Five efforts only, as of an index with few lists: 0.95 lies at three quarters of the last step.
+      local samples = make_samples { static = 1000, slack = 900, memory = 800 }
+      for i = 0, SAMPLES - 1 do
+         for j = 0, K - 1 do
+            local effort = samples.array[i].efforts + j
+            ffi.cast("rv_effort *", effort).ef = math.ceil(5 * effort.slack)
+         end
+         local work = ffi.cast("rv_work *", samples.array[i].work)
+         for p = 0, ffi.sizeof(work.ef) / 4 - 1 do work.ef[p] = 200 * lib.rv_work_ef_grid()[p] end
+      end
+      local step = make(samples).levels[WHICH].steps[STATIC]
+      assert.equal(5, step.effort)
+      assert.near(200 * 4.75, step.work, 2)
+   end)
+
    it("aims above a target by the error of the mean, and by the misses that traces do not see", function()
       local samples = make_samples { static = 1000, slack = 900, memory = 800 }
       local safe = make(samples, { safety = 2 })

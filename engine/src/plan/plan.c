@@ -211,6 +211,25 @@ mean_work(const pool *p, double effort)
 
 static const rv_plan_step unknown_step = {.effort = -1.0f, .work = -1.0f};
 
+/* Mean work at a recall that takes this effort. Whole efforts (lists, above all) reach more than
+ * was asked for, so theirs is between the effort below and this one, where the recall is. */
+static double
+work_for(const pool *p, double recall, double effort)
+{
+    double work = mean_work(p, effort);
+    double error;
+    double low;
+    double high;
+
+    if (p->way != RV_WAY_STATIC || work < 0.0 || effort < 2.0)
+        return work;
+    low = mean_recall(p, effort - 1.0, &error);
+    high = mean_recall(p, effort, &error);
+    if (high <= recall || high <= low)
+        return work;
+    return work - (high - fmax(recall, low)) / (high - low) * (work - mean_work(p, effort - 1.0));
+}
+
 static void
 calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_step *step)
 {
@@ -225,7 +244,7 @@ calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_
         return;
     effort = effort_for(p, target, &in_reach);
     step->in_reach = in_reach;
-    step->work = (float)mean_work(p, effort);
+    step->work = (float)work_for(p, target, effort);
     mean_recall(p, effort, &error);
     aim = fmin(target + options->safety * error, (1.0 + target) / 2.0);
     aim = 1.0 - (1.0 - aim) / fmax(ratio, 1e-3);
