@@ -129,6 +129,12 @@ describe("learned links", function()
       local first = wait_for_round("a round", ended)
       assert.equal("rolled back", first.state)
       assert.equal(0, learning.stats(db, "items").links)
+      -- Without links in the graph every sample that was drawn calibrates, whatever was tried before.
+      learning.search(db, "items", learning.queries(100, 78))
+      db:exec("SELECT ruvector_extract_patterns('items')")
+      for _, round in ipairs(rounds()) do assert.equal("rolled back", round.state) end
+      assert.equal(db:value("SELECT count(*) FROM ruvector_trajectories WHERE drawn"),
+         db:value("SELECT samples FROM ruvector_patterns WHERE scope = 'index'"))
    end)
 
    it("are decided by the built-in where the policy fails", function()

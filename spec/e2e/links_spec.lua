@@ -1,5 +1,5 @@
 -- Learned links, end to end: what they gain on questions that nothing learned from, that they go away
--- when they do not pay, when they are switched off and when a round is cut short.
+-- when they are switched off and when a round is cut short. healing_spec has those that do not pay.
 
 local clock = require("ruvector.clock")
 local cluster = require("ruvector.cluster")
@@ -122,27 +122,6 @@ describe("learned links", function()
       assert.equal(0, rounds(db, "applying"))
       assert.equal(0, rounds(db, "kept"))
       assert.equal(0, take_away(db))
-      assert.equal("", findings(db))
-   end)
-
-   it("are rolled back when they do not pay", function()
-      -- So many links of its own that more of them can only cost.
-      start(3000, "m = 64, ef_construction = 400")
-      db:exec("SELECT ruvector_enable_learning('packages', trajectory_window => 5000, min_samples => 50)")
-      local stats = teach(db, 0, 999)
-      assert.is_true(stats.links_rolled_back >= 1, "no round was rolled back")
-      for _, round in ipairs(db:exec("SELECT state, gain FROM ruvector_link_history")) do
-         assert.equal(round.gain > 0 and "kept" or "rolled back", round.state)
-      end
-      -- Without links in the graph every sample that was drawn calibrates, whatever was tried before.
-      if rounds(db, "kept") > 0 then take_away(db) end
-      packages.search(db, 1000, 1099)
-      db:exec("SELECT ruvector_extract_patterns('packages')")
-      if rounds(db, "kept") == 0 then
-         assert.equal(db:value("SELECT count(*) FROM ruvector_trajectories WHERE drawn"),
-            db:value("SELECT samples FROM ruvector_patterns WHERE scope = 'index'"))
-      end
-      take_away(db)
       assert.equal("", findings(db))
    end)
 end)
