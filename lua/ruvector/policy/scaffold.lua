@@ -240,8 +240,9 @@ end
 ]]
 
 local SPEC = [[
--- The specification of NAME.lua. Run it with busted, from ruvector's root or with its lua folder in
--- LUA_PATH.
+-- The specification of NAME.lua. Run it with busted from ruvector's root, or where ruvector is installed
+-- (SHARE is `pg_config --sharedir`):
+--   RUVECTOR_BUILD=SHARE/ruvector/lib LUA_PATH='SHARE/ruvector/lua/?.lua;;' busted --lua=/usr/bin/luajit FILE
 
 local candidate = require("ruvector.policy.candidate")
 
