@@ -30,6 +30,9 @@
 /* Times that a list is chosen anew because somebody else changed it; the link is then given up. */
 #define LINK_ATTEMPTS 32
 
+/* Links that are looked at again for each one dropped. */
+#define ATTACH_TURNS 4
+
 /* Links of a full list that are considered for being dropped, worst first. */
 #define VICTIM_ATTEMPTS 4
 
@@ -472,8 +475,12 @@ within_two_links(RuhnswWriter *writer, uint64 from, uint64 to)
 void
 ruhnsw_attach_dropped(RuhnswWriter *writer)
 {
-    /* Putting a link back may drop another, which is appended and looked at as well. */
-    for (int i = 0; i < writer->dropped_count; i++) {
+    /* Putting a link back may drop another, which is appended and looked at as well. In a small
+     * list three nodes that lead to each other in a circle could take turns for ever; every drop
+     * was safe when it was made, so the looking ends after a while. */
+    int last = writer->dropped_count * ATTACH_TURNS;
+
+    for (int i = 0; i < writer->dropped_count && i < last; i++) {
         RuhnswDropped dropped = writer->dropped[i];
 
         if (!within_two_links(writer, dropped.from, dropped.to) &&
