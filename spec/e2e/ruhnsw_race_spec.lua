@@ -136,6 +136,22 @@ describe("a ruhnsw index while two sessions race", function()
       end
    end
 
+   it("takes the first rows again while the vacuum goes on that emptied it", function()
+      db:exec("DELETE FROM race")
+      local hold = pause.hold(server, "ruhnsw-vacuum-entry")
+      local sweeper = pause.session(server, "ruhnsw-vacuum-entry")
+      sweeper:send("VACUUM race")
+      hold:wait_for(sweeper)
+      db:exec(insert(1001, 1100))
+      assert_sound()
+      hold:release()
+      sweeper:receive()
+      sweeper:close()
+      assert_sound()
+      db:exec(insert(2001, 2100))
+      assert_sound()
+   end)
+
    it("reaches every row although a vacuum was cancelled and rows are inserted among the dead", function()
       db:exec("ALTER INDEX race_v SET (m = 2, ef_construction = 8); REINDEX INDEX race_v")
       db:exec("DELETE FROM race WHERE id % 4 > 0")

@@ -246,11 +246,14 @@ finish(RuhnswVacuum *vacuum)
 }
 
 /* Makes sure that every live node is reached over live nodes from the root, which gets replaced
- * when it is not the present one. */
+ * when it is not the present one. Without a live node there is none: replacing the entry point has
+ * said so, and by now the first insert may have set another. */
 static void
 connect(RuhnswVacuum *vacuum, uint64 root)
 {
     RUV_PAUSE("ruhnsw-vacuum-entry");
+    if (root == RUHNSW_NO_REF)
+        return;
     ruhnsw_connect(&vacuum->writer, root, vacuum->info->strategy);
     RUV_PAUSE("ruhnsw-vacuum-connected");
     if (vacuum->writer.graph.meta.root != root)
