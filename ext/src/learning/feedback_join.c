@@ -8,8 +8,8 @@
  *
  *   the search waits for its trace    its verdict will know of the feedback
  *   it was traced                     it is judged again, with what was measured then
- *   it was not sampled                its record is looked up in the ring; it is traced first of
- * all it is gone                        the row is settled: nothing can be learned from it
+ *   it was not sampled                its record is looked up in the ring; it is traced first
+ *   it is gone                        the row is settled: nothing can be learned from it
  *
  * Roles that judge the same search are counted together: of a returned row on which they disagree
  * the share of votes counts as relevant, the rest as irrelevant. That a row was missed is measured,

@@ -8,8 +8,9 @@
  *                           a full batch keep a distance of RUV_SPREAD times what one costs.
  *   a distillation          min_samples samples are there, and they grew by a fifth since the last
  *                           one, or the searches pause; then too it keeps RUV_SPREAD times its cost
- *                           between two. A burst of searches is learned soon and not again and
- * again. The overall share of a core is the loop's affair (worker.c).
+ *                           between two. A burst of searches is learned soon, and once
+ *
+ * The overall share of a core is the loop's affair (worker.c).
  *
  * Locks: the bank's lock (bank_edit.h) and AccessShareLock on table and index, taken only if free;
  * the latter are given back early when somebody waits for them (trace.c). An index whose round

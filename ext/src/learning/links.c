@@ -15,8 +15,8 @@
  *   apply    the links are written, RUV_LINK_CHUNK of them in a transaction, each node's in one WAL
  *            record
  *   judge    the held-out queries are traced on the new graph. Unless the same recalls cost less
- *            now, by what the policy asks for, the links are taken away again. Either way the round
- * is stored as finished.
+ *            now, by what the policy asks for, the links are taken away again. Either way the
+ *            round is stored as finished
  *
  * Changes of an index are not undone when a transaction fails. So whatever ends a round early, an
  * error, a crash, the end of the worker, leaves the stored round as it was, and the next worker to

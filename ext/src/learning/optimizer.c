@@ -3,21 +3,24 @@
  *
  * The adaptive plan
  *   way          which way takes the least work for the declared recall, as measured on this
- * index's own queries (plans.c): one effort for every search, the slack, or the slack begun at
- *                remembered entry points. What a search does not use it does not look up
- *   slack, ef    the plan's calibration at the declared recall; where regions pay, corrected by the
- *                nearest region patterns as the interpolation policy sees fit
+ *                index's own queries (plans.c): one effort for every search, the slack, or the
+ *                slack begun at remembered entry points. What a search does not use it does not
+ *                look up
+ *   slack, ef    the plan's calibration at the declared recall; where regions pay, corrected by
+ *                the nearest region patterns as the interpolation policy sees fit
  *   entry points the nodes that answered the nearest remembered queries; the search then begins
  *                there and does not descend. The slack was calibrated with them (trace.c)
  *   window       the number of results the calibration was made for: there is one for each common
  *                number of rows (plans.c), and the search takes that of the rows which the
- * statement asks for (rows_asked.c). Further windows follow when the executor takes more guard
- * while the worker doubts the calibration, log(1 + slack) is multiplied (guard.c) hard bounds  a
- * wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times the static ef that
- * reaches the same recall, and distances per window at RUV_DISTANCE_HEADROOM times what searches
- * with that ef take on average (but at least RUV_MIN_DISTANCE_BOUND). The headroom is wide since
- * the mean over queries is the product's promise and the hard queries, which need many times the
- * mean, carry it.
+ *                statement asks for (rows_asked.c). Further windows follow when the executor takes
+ *                more
+ *   guard        while the worker doubts the calibration, log(1 + slack) is multiplied (guard.c)
+ *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times the
+ *                static ef that reaches the same recall, and distances per window at
+ *                RUV_DISTANCE_HEADROOM times what searches with that ef take on average (but at
+ *                least RUV_MIN_DISTANCE_BOUND). The headroom is wide since the mean over queries
+ *                is the product's promise and the hard queries, which need many times the mean,
+ *                carry it
  *
  * A bank without a plan (imported, or of a former version) serves by its index-wide pattern, with
  * everything in use.

@@ -81,3 +81,19 @@ ruv_store_named(uint64 source, const char *name, bool *null)
 {
     return ruv_store_value(source, SPI_fnumber(SPI_tuptable->tupdesc, name), null);
 }
+
+void
+ruv_row_set_recall_interval(RuvRow *row, uint64 source)
+{
+    bool null;
+    double recall = DatumGetFloat8(ruv_store_named(source, "mean_recall", &null));
+    double count = (double)DatumGetInt64(ruv_store_named(source, "recalls", NULL));
+    rv_interval interval;
+
+    if (null)
+        return;
+    /* A search is one trial: the neighbours of one search stand or fall together. */
+    interval = rv_wilson_interval(recall * count, count, 0.95);
+    ruv_row_set_float(row, "recall_low", interval.low);
+    ruv_row_set_float(row, "recall_high", interval.high);
+}

@@ -13,7 +13,8 @@
  *                             reader needs no mapping of its own
  *   readers                   a word per backend: what it reads of the bank area (publish.c)
  *   policies                  the texts that serve in the whole cluster (policy_share.c), in room
- * for as many and as large files as a directory may have; likewise address space until it is used
+ *                             for as many and as large files as a directory may have; likewise
+ *                             address space until it is used
  *
  * One ring per database, and not one for all: the worker that reads a ring can see the tables of
  * its own database only, and a busy database must not push out what another has not read yet.

@@ -82,21 +82,6 @@ list_indexes(RuvStore *store, Oid table_oid)
     return indexes;
 }
 
-static void
-set_recall_interval(RuvRow *row, uint64 source)
-{
-    bool null;
-    double recall = DatumGetFloat8(ruv_store_named(source, "mean_recall", &null));
-    double count = (double)DatumGetInt64(ruv_store_named(source, "recalls", NULL));
-    rv_interval interval;
-
-    if (null)
-        return;
-    interval = rv_wilson_interval(recall * count, count, 0.95);
-    ruv_row_set_float(row, "recall_low", interval.low);
-    ruv_row_set_float(row, "recall_high", interval.high);
-}
-
 /* How far a query lies from the nearest region; false: there are no regions. */
 static bool
 outside_of_regions(const RuvIndexCache *cache, const float *query, float *outside)
@@ -185,7 +170,7 @@ ruv_analyze_patterns(PG_FUNCTION_ARGS)
 
         ruv_store_run(&store, SEARCHES ANALYSIS_QUERY, 1, types, values, NULL);
         ruv_row_copy(&row, 0);
-        set_recall_interval(&row, 0);
+        ruv_row_set_recall_interval(&row, 0);
         set_drift(&store, &row, lfirst_oid(cell));
         tuplestore_putvalues(rows, descriptor, row.values, row.nulls);
     }

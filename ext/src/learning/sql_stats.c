@@ -127,22 +127,6 @@ current_epoch(Oid index_oid)
 }
 
 static void
-set_recall_interval(RuvRow *row, uint64 source)
-{
-    bool null;
-    double recall = DatumGetFloat8(ruv_store_named(source, "mean_recall", &null));
-    double count = (double)DatumGetInt64(ruv_store_named(source, "recalls", NULL));
-    rv_interval interval;
-
-    if (null)
-        return;
-    /* A search is one trial: the neighbours of one search stand or fall together. */
-    interval = rv_wilson_interval(recall * count, count, 0.95);
-    ruv_row_set_float(row, "recall_low", interval.low);
-    ruv_row_set_float(row, "recall_high", interval.high);
-}
-
-static void
 set_live_columns(RuvRow *row, const LiveFigures *live, bool shows_errors)
 {
     ruv_row_set_int(row, "pending", live->backlog + live->waiting);
@@ -255,7 +239,7 @@ fill_row(RuvRow *row, uint64 source, bool shows_errors)
     ruv_row_copy(row, source);
     set_links(row, source, index_oid);
     ruv_row_set_text(row, "state", learning_state(enabled, &live, !no_epoch, rebuilt));
-    set_recall_interval(row, source);
+    ruv_row_set_recall_interval(row, source);
     set_live_columns(row, &live, shows_errors);
 }
 

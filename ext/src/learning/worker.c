@@ -7,8 +7,8 @@
  *   extract                 when somebody waits for it: everything at once (extract.c)
  *   learn                   one round per index that is due (learn.c)
  *   rest                    so that learning stays within ruvector.learning_budget: after t seconds
- *                           of processor time no learning for t / budget - t seconds; draining goes
- * on
+ *                           of processor time no learning for t / budget - t seconds; the ring is
+ *                           drained all the same
  *
  * The worker runs as the bootstrap superuser and writes only to the extension's tables. It ends by
  * itself when the extension or the last learning table is gone; SIGTERM (server stop, DROP

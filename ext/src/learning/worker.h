@@ -472,6 +472,9 @@ extern void ruv_row_set_float(RuvRow *row, const char *name, double value);
 extern void ruv_row_set_text(RuvRow *row, const char *name, const char *value);
 /* Copies every column of a row of the last statement that the result has under the same name. */
 extern void ruv_row_copy(RuvRow *row, uint64 source);
+/* recall_low and recall_high, from mean_recall over recalls searches in a row of the last
+ * statement: an interval of 95%. */
+extern void ruv_row_set_recall_interval(RuvRow *row, uint64 source);
 
 /* ---- feedback_join.c, feedback_weight.c ----------------------------------------------------- */
 
