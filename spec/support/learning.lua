@@ -150,9 +150,10 @@ function M.stats(db, name) return db:row("SELECT * FROM ruvector_learning_stats(
 function M.wait_stats(db, name, what, condition)
    return clock.wait_until(what, M.LIMIT, function()
       local stats = M.stats(db, name)
-      local seen = ("%s, %s recorded, %s judged, %s patterns, %s"):format(stats.state,
-         tostring(stats.trajectories), tostring(stats.judged), tostring(stats.patterns),
-         stats.last_error or "no error")
+      local seen = ("%s, %s recorded, %s pending, %s judged, %s patterns; ring: %s written, %s lost; "
+         .. "%s failures, %s"):format(stats.state, stats.trajectories, stats.pending, stats.judged,
+         stats.patterns, stats.ring_written, stats.ring_dropped + stats.ring_lost + stats.ring_torn,
+         stats.failures, stats.last_error or "no error")
       return condition(stats) and stats, seen
    end)
 end

@@ -39,6 +39,15 @@ ruv_most_common_k(const RuvIndexState *state, int *count)
     return best;
 }
 
+bool
+ruv_distillable(const RuvIndexState *state)
+{
+    int count;
+
+    (void)ruv_most_common_k(state, &count);
+    return count >= state->min_samples;
+}
+
 /* *count: how many. */
 static rv_sample *
 collect_samples(const RuvIndexState *state, uint32 k, TimestampTz now, int *count)

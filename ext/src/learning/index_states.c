@@ -51,6 +51,7 @@ ruv_state_unload(RuvIndexState *state)
     state->memory_limit = 0;
     state->publish_again = 0;
     state->samples = NIL;
+    state->dismissed = NIL;
     state->candidates = NIL;
     memset(&state->linking, 0, sizeof(state->linking));
     state->candidates_seen = 0;

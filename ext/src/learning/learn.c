@@ -76,7 +76,7 @@ pass_due(const RuvIndexState *state, TimestampTz now, bool force)
 static bool
 distillation_due(const RuvIndexState *state, TimestampTz now, bool force)
 {
-    if (state->undistilled == 0 || ruv_calibrating_samples(state) < state->min_samples)
+    if (state->undistilled == 0 || !ruv_distillable(state))
         return false;
     if (force || state->undistilled >= RUV_GROWTH * state->distilled_samples ||
         ruv_drift_relearning_due(state))

@@ -98,6 +98,48 @@ ruv_calibrating_samples(const RuvIndexState *state)
     return count;
 }
 
+/* The oldest sample goes; but while no more than min_samples calibrate, the oldest of those that do
+ * not. Searches that are judged and nothing else would fill a small window otherwise, and
+ * calibration would wait for ever. */
+static int
+least_wanted(const RuvIndexState *state, int calibrating)
+{
+    ListCell *cell;
+
+    if (calibrating <= state->min_samples)
+        foreach (cell, state->samples)
+            if (!((const RuvSample *)lfirst(cell))->even)
+                return foreach_current_index(cell);
+    return 0;
+}
+
+static void
+dismiss(RuvIndexState *state, int place)
+{
+    RuvSample *sample = list_nth(state->samples, place);
+
+    state->dismissed =
+        lappend(state->dismissed, DatumGetPointer(ruv_query_id_datum(sample->head.query_id)));
+    ruv_sample_free(sample);
+    state->samples = list_delete_nth_cell(state->samples, place);
+}
+
+static void
+limit_to_window(RuvIndexState *state)
+{
+    int calibrating;
+
+    if (list_length(state->samples) <= state->window)
+        return;
+    calibrating = ruv_calibrating_samples(state);
+    while (list_length(state->samples) > state->window) {
+        int place = least_wanted(state, calibrating);
+
+        calibrating -= ((const RuvSample *)list_nth(state->samples, place))->even;
+        dismiss(state, place);
+    }
+}
+
 void
 ruv_state_add_sample(RuvIndexState *state, RuvSample *sample)
 {
@@ -105,10 +147,7 @@ ruv_state_add_sample(RuvIndexState *state, RuvSample *sample)
 
     state->samples = lappend(state->samples, sample);
     state->samples_ever++;
-    while (list_length(state->samples) > state->window) {
-        ruv_sample_free(linitial(state->samples));
-        state->samples = list_delete_first(state->samples);
-    }
+    limit_to_window(state);
     MemoryContextSwitchTo(former);
 }
 
@@ -234,7 +273,7 @@ ruv_state_publish_figures(RuvIndexState *state)
     pg_atomic_write_u64(&slot->waiting,
                         (uint64)(list_length(state->candidates) + state->in_flight));
     ruv_costs_publish_recall(state);
-    pg_atomic_write_u64(&slot->undistilled, state->undistilled +
+    pg_atomic_write_u64(&slot->undistilled, (ruv_distillable(state) ? state->undistilled : 0) +
                                                 (ruv_links_retrace_due(state) ? 1 : 0) +
                                                 (ruv_links_pending(state) ? 1 : 0));
     pg_atomic_write_u64(&slot->learning_us, (uint64)(state->learning_seconds * 1e6));

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 /* Columns of ruvector_trajectory_log in the order of the parameters below. */
 #define SAMPLE_COLUMNS 39
@@ -137,7 +138,29 @@ result_values(const RuvIndexState *state, const RuvSample *sample, Datum *values
     values[38] = BoolGetDatum(sample->drawn);
 }
 
-/* Rows beyond the window, oldest first, and rows of a former build that were not traced again. */
+/* The rows of samples that the window has no room for. */
+static void
+delete_dismissed(RuvStore *store, RuvIndexState *state)
+{
+    int count = list_length(state->dismissed);
+    Datum *ids = palloc(sizeof(Datum) * Max(count, 1));
+    Oid types[1] = {UUIDARRAYOID};
+    Datum values[1];
+    ListCell *cell;
+
+    if (count == 0)
+        return;
+    foreach (cell, state->dismissed)
+        ids[foreach_current_index(cell)] = PointerGetDatum(lfirst(cell));
+    values[0] =
+        PointerGetDatum(construct_array(ids, count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+    ruv_store_run(store, "DELETE FROM @.ruvector_trajectory_log WHERE query_id = ANY ($1)", 1,
+                  types, values, NULL);
+    list_free_deep(state->dismissed);
+    state->dismissed = NIL;
+}
+
+/* Rows of a former build that were not traced again, beyond the window, oldest first. */
 static void
 trim_samples(RuvStore *store, const RuvIndexState *state)
 {
@@ -182,6 +205,7 @@ ruv_store_save_samples(RuvStore *store, RuvIndexState *state)
         MemoryContextReset(row);
     }
     MemoryContextDelete(row);
+    delete_dismissed(store, state);
     if (plan == NULL)
         return;
     trim_samples(store, state);

@@ -197,6 +197,7 @@ typedef struct RuvIndexState {
     List *samples;       /* of RuvSample, oldest first */
     uint32 memory_limit; /* queries there is room for in shared memory; 0: not known */
     TimestampTz publish_again; /* there was no room at all; 0: published */
+    List *dismissed;           /* query ids of samples whose rows, if any, are to go */
     uint64 samples_ever;       /* that were added */
     uint64 recertified_with;   /* samples_ever when priors were last checked */
     List *candidates;          /* of RuvSample */
@@ -394,6 +395,8 @@ extern void ruv_retrace_samples(RuvIndexState *state, Relation table, Relation i
 /* How many searches one pass over this table should take. */
 extern int ruv_batch_limit(Relation table, int dim);
 
+/* Whether enough samples of one k calibrate. */
+extern bool ruv_distillable(const RuvIndexState *state);
 /* Calibrates over the samples and merges into the bank. False: too few samples of one k. */
 extern bool ruv_distil(RuvIndexState *state);
 extern void ruv_consolidate(RuvIndexState *state);
