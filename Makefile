@@ -238,9 +238,13 @@ fuzz-type: install-as-needed ## the type under FUZZ_INPUTS mutated inputs
 	@env FUZZ_INPUTS=$(FUZZ_INPUTS) $(BUSTED) spec/e2e/type_fuzz_spec.lua
 
 ASSERT_BUILD = $(BUILD)/assert
-# The sanitizer's checks hide from gcc that variables are set: that one warning is not an error here.
-ASSERT_FLAGS = -DUSE_ASSERT_CHECKING -fsanitize=undefined -fsanitize-undefined-trap-on-error
-ASSERT_SPECS = ruhnsw_spec ruhnsw_race_spec page_corruption_spec type_fuzz_spec
+# Variables begin with a pattern that is no sensible value, so that what reads one too early fails
+# every time. The sanitizer's checks hide from gcc that variables are set: that one warning is not an
+# error here.
+ASSERT_FLAGS = -DUSE_ASSERT_CHECKING -ftrivial-auto-var-init=pattern -fsanitize=undefined \
+	-fsanitize-undefined-trap-on-error
+ASSERT_SPECS = ruhnsw_spec ruhnsw_race_spec page_corruption_spec type_fuzz_spec learning_spec \
+	ruivfflat_learning_spec
 # Installs the checked extension for these specs and the ordinary one again, whatever they say.
 test-assert: ## index and type specs with an extension that traps undefined behaviour
 	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(ASSERT_BUILD) SANITIZE="$(ASSERT_FLAGS)" install-as-needed

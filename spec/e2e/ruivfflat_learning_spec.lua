@@ -44,7 +44,7 @@ describe("a table with a ruivfflat index that learns", function()
    it("reaches the declared recall on queries that it has not seen", function()
       db:exec("SELECT ruvector_enable_learning('lists', min_samples => 50)")
       learning.search(db, "lists", learning.queries(learning.QUERIES))
-      learning.wait_learned(db, "lists", learning.QUERIES)
+      assert.equal(0, learning.wait_learned(db, "lists", learning.QUERIES).failures)
       local former = 0
       for _, target in ipairs { 0.8, 0.9, 0.97 } do
          local recall, distances, found = measure("SET ruvector.target_recall = " .. target)

@@ -188,6 +188,9 @@ ruv_state_refresh(RuvStore *store, RuvIndexState *state)
         state->bank_revision = pg_atomic_read_u64(&state->slot->bank_revision);
         state->linking.resets = pg_atomic_read_u64(&state->slot->links_resets);
         ruv_store_load_state(store, state);
+        /* What came after the last round was counted, also where that worker ended or failed. */
+        state->trajectories =
+            Max(state->trajectories, pg_atomic_read_u64(&state->slot->trajectories));
         if (state->consolidated == 0) /* the first interval begins */
             state->consolidated = GetCurrentTimestamp();
         ruv_totals_load(store, state);

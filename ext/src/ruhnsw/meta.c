@@ -223,13 +223,15 @@ ruhnsw_raise_bounds(Relation index, float norm, float error, bool building)
 void
 ruhnsw_identity(Relation index, const RuhnswMetaData *meta, RuvIndexIdentity *out)
 {
-    out->index_oid = RelationGetRelid(index);
-    out->epoch = meta->epoch;
-    out->metric = (rv_metric)meta->metric;
-    out->dim = meta->dim;
-    out->adaptive = ruhnsw_option_adaptive(index);
-    out->own = ruhnsw_option_effort(index);
-    out->link_room = meta->learned;
+    *out = (RuvIndexIdentity){
+        .index_oid = RelationGetRelid(index),
+        .epoch = meta->epoch,
+        .metric = (rv_metric)meta->metric,
+        .dim = meta->dim,
+        .adaptive = ruhnsw_option_adaptive(index),
+        .own = ruhnsw_option_effort(index),
+        .link_room = meta->learned,
+    };
 }
 
 void

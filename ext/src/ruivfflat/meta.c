@@ -81,12 +81,14 @@ ruivf_raise_max_norm(Relation index, float norm)
 void
 ruivf_identity(Relation index, const RuivfMetaData *meta, RuvIndexIdentity *out)
 {
-    out->index_oid = RelationGetRelid(index);
-    out->epoch = meta->epoch;
-    out->metric = (rv_metric)meta->metric;
-    out->dim = meta->dim;
-    out->adaptive = ruivf_option_adaptive(index);
-    out->own = ruivf_option_effort(index);
+    *out = (RuvIndexIdentity){
+        .index_oid = RelationGetRelid(index),
+        .epoch = meta->epoch,
+        .metric = (rv_metric)meta->metric,
+        .dim = meta->dim,
+        .adaptive = ruivf_option_adaptive(index),
+        .own = ruivf_option_effort(index),
+    };
 }
 
 void
