@@ -61,6 +61,7 @@ local SCENES = {
    ruhnsw = {
       { point = "ruhnsw-insert-searched", sql = insert(1001, 1010) },
       { point = "ruhnsw-insert-placed", sql = insert(1001, 1010) },
+      { point = "ruhnsw-insert-linked", sql = insert(1001, 1010) },
       { point = "ruhnsw-insert-promote", sql = insert(1, 10), prepare = "TRUNCATE hit" },
       { point = "ruhnsw-build-write", sql = "REINDEX INDEX hit_v" },
       { point = "ruhnsw-vacuum-removed", sql = "VACUUM hit", prepare = "DELETE FROM hit WHERE id % 3 > 0" },

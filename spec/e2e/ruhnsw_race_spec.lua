@@ -107,6 +107,34 @@ describe("a ruhnsw index while two sessions race", function()
       end)
    end
 
+   it("reaches what was linked to a row whose insert ended before it was linked everywhere", function()
+      db:exec("DELETE FROM race WHERE id > 60")
+      db:exec("VACUUM race")
+      db:exec("ALTER INDEX race_v SET (m = 2, ef_construction = 8); REINDEX INDEX race_v")
+      -- A row of its own place, and then some that have no nearer neighbour than it. Who draws a higher
+      -- level than the entry point's waits, and is refused for that.
+      local near = "INSERT INTO race SELECT %d + i, (SELECT array_agg(x * (1 + i / 1e4)) FROM "
+         .. ("unnest(vec(%%d, %d)::real[]) x)::ruvector FROM generate_series(%%d, %%d) i"):format(DIM)
+      db:exec("SET lock_timeout = '200ms'")
+      for round = 1, 12 do
+         local hold = pause.hold(server, "ruhnsw-insert-linked")
+         local inserter = pause.session(server, "ruhnsw-insert-linked")
+         inserter:send(near:format(round * 1000, round * 1000, 0, 0))
+         hold:wait_for(inserter)
+         for i = 1, 6 do
+            local ok, err = pcall(db.exec, db, near:format(round * 1000, round * 1000, i, i))
+            assert.is_true(ok or err.sqlstate == "55P03", tostring(err))
+         end
+         inserter:cancel()
+         assert.equal("57014", fails(inserter))
+         hold:release()
+         inserter:close()
+         assert.equal("", ruhnsw.findings(db, "race_v"))
+      end
+      db:exec("RESET lock_timeout")
+      assert_sound()
+   end)
+
    -- Graphs so sparse that many a node is reached by way of one other.
    for _, m in ipairs { 2, 4 } do
       for _, point in ipairs { "ruhnsw-connecting", "ruhnsw-vacuum-repairing" } do
@@ -149,6 +177,24 @@ describe("a ruhnsw index while two sessions race", function()
       sweeper:close()
       assert_sound()
       db:exec(insert(2001, 2100))
+      assert_sound()
+   end)
+
+   it("finds what is inserted when every row is dead and the vacuum was cancelled", function()
+      db:exec("DELETE FROM race")
+      local hold = pause.hold(server, "ruhnsw-vacuum-removed")
+      local sweeper = pause.session(server, "ruhnsw-vacuum-removed")
+      sweeper:send("VACUUM race")
+      hold:wait_for(sweeper)
+      sweeper:cancel()
+      assert.equal("57014", fails(sweeper))
+      hold:release()
+      sweeper:close()
+      db:exec(insert(1001, 1001))
+      assert_sound()
+      db:exec(insert(1002, 1100))
+      assert_sound()
+      db:exec("VACUUM race")
       assert_sound()
    end)
 
@@ -243,6 +289,7 @@ describe("a ruhnsw index while two sessions race", function()
       sweeper:send("VACUUM race")
       hold:wait_for(sweeper)
       db:exec(insert(1001, 1200)) -- the entry point is marked dead and not yet replaced
+      assert_sound()
       hold:release()
       sweeper:receive()
       sweeper:close()

@@ -182,9 +182,10 @@ norm_bound(const RuhnswBuild *build)
 void
 ruhnsw_build_insert(RuhnswBuild *build, ItemPointer tid)
 {
-    ruhnsw_add(
-        &build->writer, build->vector, tid,
-        Min(rv_hnsw_draw_level(&build->rng, build->meta.m), ruhnsw_max_level(build->meta.m)));
+    int level = rv_hnsw_draw_level(&build->rng, build->meta.m);
+
+    (void)ruhnsw_add(&build->writer, build->vector, tid,
+                     Min(level, ruhnsw_max_level(build->meta.m)), true);
 }
 
 static void

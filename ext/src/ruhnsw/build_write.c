@@ -366,7 +366,7 @@ ruhnsw_write_graph(RuhnswBuild *build)
     if (writer.packer.side_block != InvalidBlockNumber)
         ruhnsw_set_side_block(build->index, writer.packer.side_block, true);
     if (rv_hnsw_entry(build->graph, &entry) >= 0)
-        ruhnsw_set_entry(build->index, refs[entry], build_level(build, entry), true);
+        ruhnsw_set_entry(build->index, refs[entry], build_level(build, entry), true, true);
     ruhnsw_raise_bounds(build->index, build->meta.max_norm, writer.max_error, true);
     pfree(order);
     pfree(refs);

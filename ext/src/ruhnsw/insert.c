@@ -3,8 +3,10 @@
  *
  * A row whose vector, as it is stored, is already there joins its node. Otherwise: find the
  * neighbours by a search, write the new node with its links, then let the neighbours link back.
- * Until the first neighbour does, nobody can see the node. Should the insert fail half way, the row
- * is not visible to anyone, and vacuum removes the node with it.
+ * Until the first neighbour does, which is one on layer 0, nobody can see the node. Should the
+ * insert fail half way, the row is not visible to anyone, and vacuum removes the node with it. In a
+ * graph whose nodes are all dead, which vacuum leaves for a while, a row is the first again: it
+ * becomes root and entry point, and nobody is linked to what vacuum takes away.
  *
  * Locks (see ruhnsw.h for the heavyweight ones): every page is locked by itself, except that a
  * node with upper levels or further rows is written under both locks: a NODES page, then a SIDE
@@ -208,7 +210,8 @@ place_node(RuhnswWriter *writer)
 typedef struct Addition {
     const float *vector;
     ItemPointer tid;
-    bool joined; /* a node with this very vector has taken the row */
+    bool joined;  /* a node with this very vector has taken the row */
+    uint32 found; /* live nodes on layer 0 */
 } Addition;
 
 /* Adds the row to the locked node's newest rows tuple; false when there is none with room. */
@@ -324,8 +327,10 @@ use_found(RuhnswWriter *writer, int level, uint32 found, void *arg)
     for (uint32 i = 0; i < found; i++)
         ruhnsw_add_candidate(writer, addition->vector, RUHNSW_NO_REF, writer->found[i].node,
                              &count);
-    if (level == 0)
+    if (level == 0) {
+        addition->found = found;
         join_equal(writer, addition, count);
+    }
     if (addition->joined)
         return;
     count = rv_hnsw_select(writer->graph.metric, writer->graph.unit, geometry->dim,
@@ -338,26 +343,33 @@ use_found(RuhnswWriter *writer, int level, uint32 found, void *arg)
         links[i] = (uint32)ruhnsw_ref_number(geometry, writer->candidates[i].node);
 }
 
-/* Lets the chosen neighbours link back to the new node. */
+/* Lets the chosen neighbours of a level link back to the new node; returns how many did. */
+static int
+link_back_level(RuhnswWriter *writer, uint64 ref, int level)
+{
+    const RuhnswGeometry *geometry = &writer->graph.geometry;
+    int count = level > 0 ? writer->links->counts[level] : writer->node->link_count;
+    const uint32 *links = level > 0 ? writer->links->links + ruhnsw_level_start(geometry->m, level)
+                                    : ruhnsw_base_links(geometry, writer->node);
+    int accepted = 0;
+
+    for (int i = 0; i < count; i++)
+        if (ruhnsw_link(writer, ruhnsw_number_ref(geometry, links[i]), ref, level, false))
+            accepted++;
+    return accepted;
+}
+
+/* Lets the chosen neighbours link back to the new node, on layer 0 first: whoever finds it on an
+ * upper layer may become its neighbour, and must not depend on a node to which layer 0 has no way,
+ * perhaps for good if this insert ends here. */
 static void
 link_back(RuhnswWriter *writer, uint64 ref, int top)
 {
-    const RuhnswGeometry *geometry = &writer->graph.geometry;
-    int accepted = 0;
-
-    for (int level = top; level >= 0; level--) {
-        int count = level > 0 ? writer->links->counts[level] : writer->node->link_count;
-        const uint32 *links = level > 0
-                                  ? writer->links->links + ruhnsw_level_start(geometry->m, level)
-                                  : ruhnsw_base_links(geometry, writer->node);
-
-        for (int i = 0; i < count; i++)
-            if (ruhnsw_link(writer, ruhnsw_number_ref(geometry, links[i]), ref, level, false) &&
-                level == 0)
-                accepted++;
+    for (int level = 0; level <= top; level++) {
+        if (link_back_level(writer, ref, level) == 0 && level == 0)
+            ruhnsw_attach(writer, ref);
+        RUV_PAUSE("ruhnsw-insert-linked");
     }
-    if (accepted == 0)
-        ruhnsw_attach(writer, ref, true);
     ruhnsw_attach_dropped(writer);
 }
 
@@ -392,20 +404,35 @@ make_node(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level)
     }
 }
 
-void
-ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level)
+/* Finds the new node's neighbours, again when all of them died before they were looked at. */
+static void
+find_neighbours(RuhnswWriter *writer, int top, Addition *addition)
 {
-    const RuhnswMetaData *meta = &writer->graph.meta;
-    Addition addition = {vector, tid, false};
+    do {
+        CHECK_FOR_INTERRUPTS();
+        addition->found = 0;
+        ruhnsw_search_levels(writer, addition->vector, top, use_found, addition);
+    } while (!addition->joined && writer->node->link_count == 0 && addition->found > 0);
+}
+
+bool
+ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level, bool alone)
+{
+    RuhnswMetaData *meta = &writer->graph.meta;
+    Addition addition = {vector, tid, false, 0};
     int top = Min(level, meta->entry_level);
+    bool first = top < 0;
     const char *problem = NULL;
     uint64 ref;
 
     make_node(writer, vector, tid, level);
-    if (top >= 0)
-        ruhnsw_search_levels(writer, vector, top, use_found, &addition);
+    if (!first)
+        find_neighbours(writer, top, &addition);
     if (addition.joined)
-        return;
+        return true;
+    first = first || writer->node->link_count == 0;
+    if (first && !alone)
+        return false;
 
     if (level > 0)
         problem = ruhnsw_check_links(writer->links, ruhnsw_links_size(meta->m, level), meta->m);
@@ -415,16 +442,17 @@ ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level
     RUV_PAUSE("ruhnsw-insert-searched");
     ref = place_node(writer);
     RUV_PAUSE("ruhnsw-insert-placed");
-    if (top >= 0)
+    if (!first)
         link_back(writer, ref, top);
-    if (level > meta->entry_level) {
+    if (first || level > meta->entry_level) {
         RUV_PAUSE("ruhnsw-insert-promote");
-        ruhnsw_set_entry(writer->graph.index, ref, level, writer->building);
-        writer->graph.meta.entry = ref;
-        if (writer->graph.meta.root == RUHNSW_NO_REF)
-            writer->graph.meta.root = ref;
-        writer->graph.meta.entry_level = level;
+        ruhnsw_set_entry(writer->graph.index, ref, level, first, writer->building);
+        meta->entry = ref;
+        if (first)
+            meta->root = ref;
+        meta->entry_level = level;
     }
+    return true;
 }
 
 static int
@@ -488,7 +516,13 @@ ruhnsw_insert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Rela
         LockPage(index, RUHNSW_META_BLOCK, mode);
         ruhnsw_graph_refresh(&writer->graph);
     }
-    ruhnsw_add(writer, writer->vector, tid, level);
+    if (!ruhnsw_add(writer, writer->vector, tid, level, mode == ExclusiveLock)) {
+        UnlockPage(index, RUHNSW_META_BLOCK, mode);
+        mode = ExclusiveLock;
+        LockPage(index, RUHNSW_META_BLOCK, mode);
+        ruhnsw_graph_refresh(&writer->graph);
+        (void)ruhnsw_add(writer, writer->vector, tid, level, true);
+    }
     UnlockPage(index, RUHNSW_META_BLOCK, mode);
     return false;
 }

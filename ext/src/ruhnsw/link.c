@@ -442,20 +442,26 @@ splice_in(RuhnswWriter *writer, uint64 from, uint64 fresh)
     return ruhnsw_link(writer, from, fresh, 0, true);
 }
 
-bool
-ruhnsw_attach(RuhnswWriter *writer, uint64 ref, bool fresh)
+void
+ruhnsw_attach(RuhnswWriter *writer, uint64 fresh)
 {
     int room = ruhnsw_level_limit(writer->graph.meta.m, 0);
     uint64 *links = palloc(sizeof(uint64) * room);
-    int count = ruhnsw_load_links(&writer->graph, ref, 0, links, NULL, NULL);
+    int count = ruhnsw_load_links(&writer->graph, fresh, 0, links, NULL, NULL);
     bool attached = false;
 
     for (int i = 0; i < count && !attached; i++)
-        attached = ruhnsw_link(writer, links[i], ref, 0, true);
-    for (int i = 0; i < count && !attached && fresh; i++)
-        attached = splice_in(writer, links[i], ref);
+        attached = ruhnsw_link(writer, links[i], fresh, 0, true);
+    for (int i = 0; i < count && !attached; i++)
+        attached = splice_in(writer, links[i], fresh);
     pfree(links);
-    return attached;
+    /* Others may change the very lists that were tried, in a small graph more than once. */
+    if (!attached && !ruhnsw_reconnect(writer, fresh))
+        ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+                        errmsg("a new row finds no place among its neighbours in index \"%s\"",
+                               RelationGetRelationName(writer->graph.index)),
+                        errdetail("Other sessions change the same neighbours all the time."),
+                        errhint("Try again.")));
 }
 
 /* True when from links to node to, or to one that does. */
@@ -476,16 +482,20 @@ void
 ruhnsw_attach_dropped(RuhnswWriter *writer)
 {
     /* Putting a link back may drop another, which is appended and looked at as well. In a small
-     * list three nodes that lead to each other in a circle could take turns for ever; every drop
-     * was safe when it was made, so the looking ends after a while. */
+     * list three nodes that lead to each other in a circle could take turns for ever: after a while
+     * only those are put back to which a search finds no way. */
     int last = writer->dropped_count * ATTACH_TURNS;
 
-    for (int i = 0; i < writer->dropped_count && i < last; i++) {
+    for (int i = 0; i < writer->dropped_count && i < last * ATTACH_TURNS; i++) {
         RuhnswDropped dropped = writer->dropped[i];
 
-        if (!within_two_links(writer, dropped.from, dropped.to) &&
-            !ruhnsw_link(writer, dropped.from, dropped.to, 0, true))
-            ruhnsw_attach(writer, dropped.to, false);
+        if (within_two_links(writer, dropped.from, dropped.to) ||
+            (i < last && ruhnsw_link(writer, dropped.from, dropped.to, 0, true)))
+            continue;
+        if (!ruhnsw_reconnect(writer, dropped.to))
+            ereport(WARNING, (errmsg("a row of index \"%s\" may be missed by searches",
+                                     RelationGetRelationName(writer->graph.index)),
+                              errhint("VACUUM makes it found again.")));
     }
     writer->dropped_count = 0;
 }

@@ -144,7 +144,7 @@ ruhnsw_create_meta(Relation index, ForkNumber fork, const RuhnswMetaData *meta)
 }
 
 void
-ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building)
+ruhnsw_set_entry(Relation index, uint64 entry, int level, bool first, bool building)
 {
     Buffer buffer = ruhnsw_read(index, RUHNSW_META_BLOCK, BUFFER_LOCK_EXCLUSIVE);
     RuhnswChange change;
@@ -154,7 +154,7 @@ ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building)
     meta = MetaOf(ruhnsw_change_page(&change, buffer));
     meta->entry = entry;
     meta->entry_level = level;
-    if (meta->root == RUHNSW_NO_REF || entry == RUHNSW_NO_REF)
+    if (first || entry == RUHNSW_NO_REF)
         meta->root = entry;
     ruhnsw_change_commit(&change);
     UnlockReleaseBuffer(buffer);

@@ -30,6 +30,8 @@
 
 /* Rounds of looking for unreachable nodes and linking them in. */
 #define CONNECT_ROUNDS 5
+/* Times that a node is tried to be linked in again while others change the same lists. */
+#define RECONNECT_ATTEMPTS 8
 
 struct RuhnswReach {
     RuhnswGeometry geometry;
@@ -224,10 +226,8 @@ next_unreached(const RuhnswReach *reach, Relation index, BlockNumber block, Offs
     return found;
 }
 
-/*
- * Links ref in from a reached node. Should its list be full of links that have to stay, ref takes
- * one of them over first.
- */
+/* Links ref in from a node within reach. Should its list be full of links that have to stay, ref
+ * takes one of them over first. */
 static bool
 link_in(RuhnswWriter *writer, uint64 from, uint64 ref)
 {
@@ -249,33 +249,65 @@ link_in(RuhnswWriter *writer, uint64 from, uint64 ref)
     return linked;
 }
 
-/*
- * Links ref in from the nearest reached node that a search finds which starts at the root and stays
- * on layer 0, or else from the root.
- */
+/* The live nodes near ref that a search finds which starts at the root and stays on layer 0: all of
+ * them are within reach. False: there is no root, or no ref any more. */
 static bool
-connect_node(RuhnswWriter *writer, const RuhnswReach *reach, uint64 ref)
+search_near(RuhnswWriter *writer, uint64 root, uint64 ref, uint32 *count)
 {
     RuhnswGraph *graph = &writer->graph;
-    rv_neighbour *root = &writer->entries[0];
-    uint32 count;
+    rv_neighbour *entry = &writer->entries[0];
     rv_error err;
 
-    if (!ruhnsw_load_node(graph, ref, writer->vector, NULL, NULL))
+    *count = 0;
+    if (root == RUHNSW_NO_REF || !ruhnsw_load_node(graph, ref, writer->vector, NULL, NULL))
         return false;
     graph->query = writer->vector;
     ruv_reader_refresh(&graph->reader);
-    root->node = reach->root;
-    if (graph->graph.distance(graph, root->node, &root->distance, &root->flags) != RV_OK)
+    entry->node = root;
+    if (graph->graph.distance(graph, root, &entry->distance, &entry->flags) != RV_OK)
         return false;
-    ruv_check(rv_beam_search_level(writer->beam, root, 1, writer->ef_construction, 0, writer->found,
-                                   &count, &err),
+    ruv_check(rv_beam_search_level(writer->beam, entry, 1, writer->ef_construction, 0,
+                                   writer->found, count, &err),
               &err, "ruhnsw connect");
+    return true;
+}
+
+/* Links ref in from the nearest reached node that a search from the root finds, or else from the
+ * root. */
+static bool
+connect_node(RuhnswWriter *writer, const RuhnswReach *reach, uint64 ref)
+{
+    uint32 count;
+
+    if (!search_near(writer, reach->root, ref, &count))
+        return false;
     for (uint32 i = 0; i < count; i++)
         if (ruhnsw_reached(reach, writer->found[i].node) &&
             link_in(writer, writer->found[i].node, ref))
             return true;
     return link_in(writer, reach->root, ref);
+}
+
+bool
+ruhnsw_reconnect(RuhnswWriter *writer, uint64 ref)
+{
+    for (int attempt = 0; attempt < RECONNECT_ATTEMPTS; attempt++) {
+        uint64 root = writer->graph.meta.root;
+        uint32 count;
+
+        CHECK_FOR_INTERRUPTS();
+        if (root == ref || !search_near(writer, root, ref, &count))
+            return true;
+        for (uint32 i = 0; i < count; i++)
+            if (writer->found[i].node == ref)
+                return true;
+        for (uint32 i = 0; i < count; i++)
+            if (link_in(writer, writer->found[i].node, ref))
+                return true;
+        if (link_in(writer, root, ref))
+            return true;
+    }
+    return false;
 }
 
 /* One round; returns how many nodes could not be reached at its start or until their turn. */

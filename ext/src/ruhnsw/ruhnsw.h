@@ -64,8 +64,8 @@ extern const char *ruhnsw_check_meta(const RuhnswMetaData *meta);
 extern void ruhnsw_make_meta(Relation index, RuhnswMetaData *meta);
 /* Writes block 0 of a new fork: unlogged unless it is the init fork. */
 extern void ruhnsw_create_meta(Relation index, ForkNumber fork, const RuhnswMetaData *meta);
-/* The first entry node of an index becomes its root as well. */
-extern void ruhnsw_set_entry(Relation index, uint64 entry, int level, bool building);
+/* first: of a graph without other live nodes; it becomes the root as well. */
+extern void ruhnsw_set_entry(Relation index, uint64 entry, int level, bool first, bool building);
 extern void ruhnsw_set_root(Relation index, uint64 root);
 extern void ruhnsw_set_unlinked(Relation index, uint64 unlinked);
 extern void ruhnsw_set_side_block(Relation index, BlockNumber block, bool building);
@@ -210,8 +210,11 @@ extern void ruhnsw_writer_open(RuhnswWriter *writer, Relation index, bool buildi
 extern void ruhnsw_writer_close(RuhnswWriter *writer);
 
 /* Adds one row; the caller holds the heavyweight lock (see above) unless building, and has read the
- * meta page under it (ruhnsw_graph_refresh). level <= ruhnsw_max_level(m). */
-extern void ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level);
+ * meta page under it (ruhnsw_graph_refresh). level <= ruhnsw_max_level(m). alone: nobody else adds
+ * rows meanwhile. False: no live node is in reach, and nothing was done; such a row is added alone.
+ */
+extern bool ruhnsw_add(RuhnswWriter *writer, const float *vector, ItemPointer tid, int level,
+                       bool alone);
 
 /*
  * Searches for vector from the entry point down, and calls use for each level from top to 0 with
@@ -236,9 +239,12 @@ extern bool ruhnsw_replace_links(RuhnswWriter *writer, uint64 ref, uint64 positi
  * list unless another live node of the list links to it. True when from links to to afterwards.
  */
 extern bool ruhnsw_link(RuhnswWriter *writer, uint64 from, uint64 to, int level, bool force);
-/* Gives ref a link from one of the nodes that it links to; false when none could make room. fresh:
- * nothing links to ref yet, so its own links may change for that; room is then found. */
-extern bool ruhnsw_attach(RuhnswWriter *writer, uint64 ref, bool fresh);
+/* Gives a new node, to which nothing links yet, a link from one of the nodes that it links to, or
+ * else from one that a search finds. Raises an error when all of them refuse. */
+extern void ruhnsw_attach(RuhnswWriter *writer, uint64 fresh);
+/* reach.c: links ref in from a node within reach of the root, unless a search from there finds it.
+ * Uses writer->vector. False when no node could make room. */
+extern bool ruhnsw_reconnect(RuhnswWriter *writer, uint64 ref);
 /* Makes up for links that concurrent writers dropped, each relying on the other's. */
 extern void ruhnsw_attach_dropped(RuhnswWriter *writer);
 

@@ -112,7 +112,7 @@ ruhnsw_vacuum_replace_entry(RuhnswVacuum *vacuum)
         int level;
         uint64 entry = highest_live_node(vacuum, &level);
 
-        ruhnsw_set_entry(vacuum->index, entry, level, false);
+        ruhnsw_set_entry(vacuum->index, entry, level, false, false);
         ruhnsw_graph_refresh(graph);
     }
     root = graph->meta.root;
