@@ -138,7 +138,8 @@ describe("a table that learns", function()
       end)
 
       it("keeps no more searches than its window, and of them enough that calibrate", function()
-         -- with links in the graph some searches are judged and calibrate nothing: they may not fill the window
+         -- With links in the graph some searches are judged and calibrate nothing: they may not fill the
+         -- window.
          db:exec("SELECT ruvector_enable_learning('items', trajectory_window => 50, min_samples => 50)")
          db:exec("RESET ruvector.trajectory_sample_rate")
          learning.search(db, "items", learning.queries(400, 5))

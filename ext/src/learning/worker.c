@@ -2,7 +2,7 @@
  * worker.c - the learning worker of one database: its loop.
  *
  *   read the configuration (at start, when told, when a relation changed)
- *   drain the ring          every round, and during long work (ruv_worker_breathe)
+ *   drain the ring          every round, and during long work (drain.c)
  *   join feedback           when some was given (feedback_join.c)
  *   extract                 when somebody waits for it: everything at once (extract.c)
  *   learn                   one round per index that is due (learn.c)
@@ -44,7 +44,6 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#define RUV_BREATHE_MS 50
 #define RUV_STANDBY_NAP_MS 5000
 #define RUV_FIRST_RETRY_MS 1000
 #define RUV_LAST_RETRY_MS 300000
@@ -53,16 +52,6 @@
 
 RuvWorker ruv_worker;
 
-/* Records that wait for their index to be loaded; further ones are dropped. */
-#define RUV_MAX_PARKED 1024
-
-typedef struct ParkedRecord {
-    size_t size;
-    char bytes[FLEXIBLE_ARRAY_MEMBER] pg_attribute_aligned(8);
-} ParkedRecord;
-
-static List *parked_records = NIL;
-static bool relations_changed = true;
 static bool lacks_index = false; /* an index was locked when it should be loaded */
 static TimestampTz rest_until = 0;
 
@@ -202,7 +191,7 @@ synchronise(void)
     LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
     my_slot()->sync_requested = false;
     LWLockRelease(ruv_shared->lock);
-    relations_changed = false;
+    ruv_worker.stale = false;
     lacks_index = false;
 
     StartTransactionCommand();
@@ -230,7 +219,7 @@ synchronise(void)
 static void
 note_relation_change(Datum argument, Oid relation)
 {
-    relations_changed = true;
+    ruv_worker.stale = true;
 }
 
 static bool
@@ -244,97 +233,7 @@ synchronisation_due(void)
     LWLockAcquire(ruv_shared->lock, LW_SHARED);
     requested = my_slot()->sync_requested;
     LWLockRelease(ruv_shared->lock);
-    return requested || relations_changed || lacks_index;
-}
-
-/* ---- the ring ------------------------------------------------------------------------------ */
-
-/* Learning was cleared and enabled again, of which the worker has not read yet: what it holds is
- * void, but the searches that come now count. */
-static bool
-begun_anew(const RuvIndexState *state)
-{
-    return state->slot != NULL &&
-           (state->slot->fresh || state->slot->index_oid != state->index_oid);
-}
-
-/* False: of an index of this database that is not loaded, perhaps not yet. */
-static bool
-observe(const char *record, size_t size)
-{
-    const rv_trajectory *head;
-    const float *query;
-    const rv_hit *hits;
-    RuvIndexState *state;
-
-    if (rv_trajectory_view(record, size, &head, &query, &hits, NULL) != RV_OK ||
-        head->database_oid != MyDatabaseId)
-        return true;
-    state = ruv_state_find(head->index_oid);
-    if (state == NULL || !state->loaded || begun_anew(state))
-        return false;
-    ruv_state_observe(state, head, query, hits);
-    return true;
-}
-
-/* A record that came before its index was loaded: learning was enabled a moment ago. It waits for
- * the configuration to be read. */
-static void
-park(const char *record, size_t size)
-{
-    MemoryContext former = MemoryContextSwitchTo(ruv_worker.context);
-    ParkedRecord *parked;
-
-    if (list_length(parked_records) < RUV_MAX_PARKED) {
-        parked = palloc(offsetof(ParkedRecord, bytes) + size);
-        parked->size = size;
-        memcpy(parked->bytes, record, size);
-        parked_records = lappend(parked_records, parked);
-    }
-    relations_changed = true;
-    MemoryContextSwitchTo(former);
-}
-
-/* After the configuration was read: what is still unknown then belongs to no index that learns. */
-static void
-observe_parked(void)
-{
-    List *waiting = parked_records;
-    ListCell *cell;
-
-    parked_records = NIL;
-    foreach (cell, waiting) {
-        ParkedRecord *parked = lfirst(cell);
-
-        if (!observe(parked->bytes, parked->size) && lacks_index)
-            park(parked->bytes, parked->size);
-    }
-    list_free_deep(waiting);
-}
-
-void
-ruv_worker_drain(void)
-{
-    size_t size;
-    bool standby = RecoveryInProgress();
-    ListCell *cell;
-
-    ruv_worker.last_drain = GetCurrentTimestamp();
-    while (rv_ring_pop(ruv_worker.ring, ruv_worker.record, ruv_worker.record_capacity, &size) ==
-           RV_OK)
-        if (!standby && !observe(ruv_worker.record, size))
-            park(ruv_worker.record, size);
-    foreach (cell, ruv_worker.indexes)
-        if (((RuvIndexState *)lfirst(cell))->loaded)
-            ruv_state_publish_figures(lfirst(cell));
-}
-
-void
-ruv_worker_breathe(void)
-{
-    CHECK_FOR_INTERRUPTS();
-    if (TimestampDifferenceExceeds(ruv_worker.last_drain, GetCurrentTimestamp(), RUV_BREATHE_MS))
-        ruv_worker_drain();
+    return requested || ruv_worker.stale || lacks_index;
 }
 
 /* ---- learning ------------------------------------------------------------------------------ */
@@ -354,7 +253,7 @@ note_failure(RuvIndexState *state, const char *message)
     strlcpy(state->slot->last_error, message, RUV_ERROR_TEXT);
     LWLockRelease(ruv_shared->lock);
     ruv_state_unload(state);
-    relations_changed = true; /* load it again */
+    ruv_worker.stale = true; /* load it again */
 }
 
 static void
@@ -483,8 +382,8 @@ ruv_worker_follow_configuration(void)
     follow_signals();
     if (synchronisation_due()) {
         learns = synchronise();
-        observe_parked();
-        relations_changed = relations_changed || !learns; /* until the worker retires */
+        ruv_observe_parked(lacks_index);
+        ruv_worker.stale = ruv_worker.stale || !learns; /* until the worker retires */
     }
     return learns;
 }
@@ -515,7 +414,7 @@ stand_by(void)
         foreach (cell, ruv_worker.indexes) {
             if (learned_elsewhere(&store, lfirst(cell))) {
                 ruv_state_unload(lfirst(cell));
-                relations_changed = true;
+                ruv_worker.stale = true;
             }
         }
         ruv_store_close(&store);
@@ -554,6 +453,7 @@ take_turn(void)
 static void
 prepare_worker(void)
 {
+    ruv_worker.stale = true;
     ruv_worker.context =
         AllocSetContextCreate(TopMemoryContext, "ruvector worker", ALLOCSET_DEFAULT_SIZES);
     MemoryContextSwitchTo(ruv_worker.context);

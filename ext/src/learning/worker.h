@@ -243,6 +243,7 @@ typedef struct RuvWorker {
     char *record; /* room for the largest record */
     size_t record_capacity;
     List *indexes;             /* of RuvIndexState */
+    bool stale;                /* the configuration, or a relation, is no more what was read */
     TimestampTz extract_until; /* a forced round is for searches that began before this */
     rv_rate searches;          /* of all indexes that learn, as they come out of the ring */
     rv_rate search_seconds;    /* the time they took */
@@ -262,12 +263,18 @@ typedef struct RuvStore {
     int settings_level;
 } RuvStore;
 
-/* ---- worker.c ------------------------------------------------------------------------------ */
+/* ---- drain.c ------------------------------------------------------------------------------- */
 
 /* Empties the ring into the candidates. Callable at any time: no transaction, no error. */
 extern void ruv_worker_drain(void);
 /* The same when it has not been done for a while, and CHECK_FOR_INTERRUPTS: for long loops. */
 extern void ruv_worker_breathe(void);
+/* After the configuration was read: records that had to wait for it. wait: what is still unknown
+ * may belong to an index that could not be read. */
+extern void ruv_observe_parked(bool wait);
+
+/* ---- worker.c ------------------------------------------------------------------------------ */
+
 /* One round of one index; an error stays in here and shows in consecutive_errors. Returns whether
  * the round took place. */
 extern bool ruv_worker_learn(RuvIndexState *state, bool force);
