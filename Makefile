@@ -193,14 +193,22 @@ install-as-needed:
 
 TIER   = sh spec/support/tier.sh $(BUILD)/test
 BUSTED = env RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) busted -o plainTerminal
+SQL_TESTS = env PG_CONFIG=$(PG_CONFIG) BUILD=$(BUILD) sh ext/test/run.sh
 
+# The suites run side by side, one for each core; long ones come first. Specs against servers make a lane
+# each: every one has servers of its own.
+LONG_SUITES  = build-switches test-assert sanitize
+SHORT_SUITES = test-engine test-policies
+E2E_SPECS    = $(sort $(wildcard spec/e2e/*_spec.lua))
 test: deps ## every test; the last line sums them
 	@rm -rf $(BUILD)/test
 	@$(MAKE) --no-print-directory -s -j$(JOBS) build && $(MAKE) --no-print-directory -s install-as-needed
-	@for tier in test-engine test-policies test-sql test-e2e build-switches sanitize; do \
-	  echo "== $$tier"; $(MAKE) --no-print-directory -s $$tier || \
-	    echo "exit status $$?: make $$tier" >>$(BUILD)/test/$$tier.log; done; \
-	sh spec/support/tally.sh $(BUILD)/test/*.log
+	@{ for suite in $(LONG_SUITES); do echo "$$suite $(MAKE) --no-print-directory -s $$suite"; done; \
+	  for spec in $(E2E_SPECS); do echo "$$(basename $$spec .lua) $(BUSTED) $$spec"; done; \
+	  echo "test-sql $(SQL_TESTS)"; \
+	  for suite in $(SHORT_SUITES); do echo "$$suite $(MAKE) --no-print-directory -s $$suite"; done; } | \
+	  sh spec/support/lanes.sh $(JOBS) $(BUILD)/test/lanes; \
+	sh spec/support/tally.sh $(BUILD)/test/lanes/*.log
 
 test-engine: build $(BUILD)/ring_threads $(BUILD)/hnsw_threads ## specs of the engine
 	@$(TIER)/engine.log $(BUSTED) --run engine
@@ -211,7 +219,7 @@ test-policies: build ## specs of the policy host and the policies
 	@$(TIER)/policies.log $(BUSTED) --run policies
 
 test-sql: install-as-needed ## the SQL surface, by pg_regress
-	@$(TIER)/sql.log env PG_CONFIG=$(PG_CONFIG) BUILD=$(BUILD) sh ext/test/run.sh
+	@$(TIER)/sql.log $(SQL_TESTS)
 
 test-e2e: install-as-needed ## specs against private PostgreSQL servers
 	@$(TIER)/e2e.log $(BUSTED) --run e2e
@@ -245,12 +253,9 @@ ASSERT_FLAGS = -DUSE_ASSERT_CHECKING -ftrivial-auto-var-init=pattern -fsanitize=
 	-fsanitize-undefined-trap-on-error
 ASSERT_SPECS = ruhnsw_spec ruhnsw_race_spec page_corruption_spec type_fuzz_spec learning_spec \
 	ruivfflat_learning_spec
-# Installs the checked extension for these specs and the ordinary one again, whatever they say.
-test-assert: ## index and type specs with an extension that traps undefined behaviour
-	@$(MAKE) --no-print-directory -s -j$(JOBS) BUILD=$(ASSERT_BUILD) SANITIZE="$(ASSERT_FLAGS)" install-as-needed
-	@status=0; for spec in $(ASSERT_SPECS); do \
-	  $(TIER)/assert_$$spec.log $(BUSTED) spec/e2e/$$spec.lua || status=1; done; \
-	$(MAKE) --no-print-directory -s install-as-needed && exit $$status
+test-assert: ## index, type and learning specs with an extension that traps undefined behaviour
+	@$(TIER)/assert.log env MAKE='$(MAKE)' PG_CONFIG=$(PG_CONFIG) sh spec/support/checked_build.sh \
+	  $(ASSERT_BUILD) "$(ASSERT_FLAGS)" $(ASSERT_SPECS:%=spec/e2e/%.lua)
 
 RING_THREADS_SRC = spec/engine/ring_threads.c $(wildcard engine/src/base/*.c engine/src/ring/*.c engine/src/trajectory/*.c)
 RING_THREADS = $(CC) -std=c11 -D_GNU_SOURCE -g -O1 -Iengine/include -Iengine/src

@@ -2,9 +2,6 @@
 # Builds the extension without what the switches leave out, installs each build into a PostgreSQL of its
 # own, and runs the SQL tests that such a build has to pass.
 # Usage: build_switches.sh BUILD   (from the repository's root; MAKE, PG_CONFIG)
-#
-# The private PostgreSQL is a copy of the programs with links to everything else: PostgreSQL finds its
-# files by the place of its programs, so nothing goes into the installed one.
 set -u
 build=$1
 make=${MAKE:-make}
@@ -25,26 +22,7 @@ check() { # WHAT COMMAND...
     fi
 }
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/ruvector-switches-XXXXXX") || exit 2
-trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM HUP
-chmod 755 "$work"
-
-# The directory that all of PostgreSQL's lie below, and the parts behind it.
-bin=$("$pg_config" --bindir) lib=$("$pg_config" --pkglibdir) share=$("$pg_config" --sharedir)
-root=$bin
-while case "$lib" in "$root"/*) false ;; esac || case "$share" in "$root"/*) false ;; esac; do
-    root=$(dirname "$root")
-done
-[ "$root" = / ] && root=
-
-private_postgres() { # DIRECTORY
-    mkdir -p "$1${bin#"$root"}" "$1${lib#"$root"}" "$1${share#"$root"}" &&
-        cp -L "$bin/postgres" "$bin/initdb" "$bin/pg_ctl" "$bin/psql" "$bin/pg_config" "$1${bin#"$root"}/" &&
-        cp -rs "$(realpath "$lib")/." "$1${lib#"$root"}/" &&
-        cp -rs "$(realpath "$share")/." "$1${share#"$root"}/" &&
-        rm -f "$1${lib#"$root"}/ruvector.so" "$1${share#"$root"}"/extension/ruvector*
-}
+. "$(dirname "$0")/private_postgres.sh"
 
 without_luajit() { [ -f "$1" ] && ! ldd "$1" | grep luajit; }
 
@@ -52,9 +30,8 @@ try() { # NAME SWITCH TEST...
     name=$1
     switch=$2
     shift 2
-    private=$work/$name
-    check "$switch: a PostgreSQL of its own" private_postgres "$private"
-    own=$private${bin#"$root"}/pg_config
+    check "$switch: a PostgreSQL of its own" private_postgres "$name"
+    own=$(private_pg_config "$name")
     check "$switch: builds and installs" "$make" -s BUILD="$build/$name" PG_CONFIG="$own" \
         PG_INCLUDE="$("$pg_config" --includedir-server)" "$switch" install
     for test in "$@"; do
