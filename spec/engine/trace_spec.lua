@@ -247,6 +247,38 @@ describe("a deep trace", function()
       end)
    end)
 
+   it("walks by rough distances and asks the vectors what is a true neighbour", function()
+      local asked = 0
+      each_trace({ graph = { degree = 8 } }, function(graph, beam, truth, efforts, where, summary)
+         -- vectors are twice as far as the graph says
+         local within = ffi.cast("bool (*)(void *, const rv_neighbour *, double)",
+            function(_, visited, farthest)
+               asked = asked + 1
+               return 2 * visited.distance <= farthest
+            end)
+         local doubled, limits = {}, { within = within }
+         for i, distance in ipairs(truth) do doubled[i] = float(2 * distance) end
+         for key, value in pairs(LIMITS) do limits[key] = value end
+         local by_vectors, its_summary = beam:trace(limits, graph.entry, graph.entry_level, doubled)
+         within:free()
+         assert.same(efforts, by_vectors, where)
+         assert.equal(summary.distances, its_summary.distances, where)
+      end)
+      assert.is_true(asked > 0)
+   end)
+
+   it("finds nothing that the vectors deny", function()
+      local graph = random_graph(4, { degree = 8, dead = 0 })
+      local within = ffi.cast("bool (*)(void *, const rv_neighbour *, double)", function() return false end)
+      local limits = { within = within }
+      for key, value in pairs(LIMITS) do limits[key] = value end
+      local truth = truth_of(graph, 8)
+      local efforts, summary = beam_over(graph):trace(limits, graph.entry, graph.entry_level, truth)
+      within:free()
+      assert.equal(0, summary.found)
+      for _, effort in ipairs(efforts) do assert.is_false(effort.found) end
+   end)
+
    it("stops at each of its limits, and leaves what it missed not found", function()
       local graph = random_graph(4, { count = 400, degree = 6, levels = 0 })
       local beam = beam_over(graph)

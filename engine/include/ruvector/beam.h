@@ -176,6 +176,10 @@ typedef struct rv_trace_limits {
     uint64_t max_distances; /* stop beyond */
     const rv_node *extra;   /* entry points as for rv_beam_start; may be NULL */
     uint32_t extra_count;
+    /* For graphs whose distances are rough, those of codes: whether a visited node is no farther
+     * than a raw distance, whatever its rough one. NULL: the graph's distances are the nodes'. */
+    bool (*within)(void *ctx, const rv_neighbour *visited, double farthest);
+    void *within_ctx;
     /* For the work: with `work` given the trace goes on after the last true neighbour was found,
      * until it has passed both efforts (0: not at all), within the limits above. */
     rv_work *work; /* filled; may be NULL */
@@ -201,11 +205,11 @@ typedef struct rv_trace_summary {
 /*
  * truth: raw distances of the true neighbours, ascending, 1 to k of them. A visited live node
  * counts as found when it is no farther than the last of them (so ties count, as they do for
- * recall; tolerance 1e-6 of the distance, for cosine of at least 1). efforts: truth_count entries,
- * ascending: entry i is the least effort at which i + 1 true neighbours are found: the rule {window
- * = k, slack} finds them in its first window and no smaller slack does; {window = k, any large
- * slack, ef} likewise, and without dead nodes {window = ef, slack = 0}. The run ends when all are
- * found, or at the first candidate beyond a limit.
+ * recall; tolerance 1e-6 of the distance, for cosine of at least 1); limits->within decides where
+ * it is given. efforts: truth_count entries, ascending: entry i is the least effort at which i + 1
+ * true neighbours are found: the rule {window = k, slack} finds them in its first window and no
+ * smaller slack does; {window = k, any large slack, ef} likewise, and without dead nodes {window =
+ * ef, slack = 0}. The run ends when all are found, or at the first candidate beyond a limit.
  */
 rv_status rv_beam_trace(rv_beam *beam, const rv_trace_limits *limits, rv_node entry,
                         int entry_level, const float *truth, uint32_t truth_count,

@@ -127,6 +127,16 @@ note_nearest(rv_trace *trace, rv_neighbour entry)
     trace->nearest[at] = entry;
 }
 
+static bool
+is_true(const rv_trace *trace, const rv_neighbour *entry)
+{
+    const rv_trace_limits *limits = &trace->limits;
+
+    if (limits->within != NULL)
+        return limits->within(limits->within_ctx, entry, trace->truth_bound);
+    return (double)entry->distance <= trace->truth_bound;
+}
+
 static void
 add_visited(rv_trace *trace, rv_neighbour entry)
 {
@@ -141,7 +151,7 @@ add_visited(rv_trace *trace, rv_neighbour entry)
         else if (held.distance > beam->pending.items[0].distance)
             rv_entry_heap_replace_top(&beam->pending, held);
         note_nearest(trace, entry);
-        if ((double)entry.distance <= trace->truth_bound && trace->found < trace->truth_count) {
+        if (trace->found < trace->truth_count && is_true(trace, &entry)) {
             rv_effort *effort = &trace->efforts[trace->found++];
 
             effort->slack = trace->slack;

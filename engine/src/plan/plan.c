@@ -7,9 +7,9 @@
  * compared, since only work at equal recall says anything; and one a little above (the aim), which
  * is served, so that unseen queries reach the target rather than just miss it.
  *
- * The aim also answers for what a trace cannot see: it walks by exact distances and ranks what it
- * visits by them, a search may walk by codes. The ratio of served to predicted misses is measured
- * on searches as they were served, and moves the aim.
+ * The aim also answers for what a trace cannot see: it counts every true neighbour that it visits,
+ * of which a search that walks by codes may leave one out of its window. The ratio of served to
+ * predicted misses is measured on searches as they were served, and moves the aim.
  *
  * Each way has one parameter, fitted to hundreds of samples, so measuring its work on the samples
  * it was fitted to flatters none of them noticeably; what would (a remembered query that meets

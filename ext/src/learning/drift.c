@@ -191,7 +191,7 @@ ruv_drift_calibrated(RuvIndexState *state)
     foreach (cell, state->samples) {
         const RuvSample *sample = lfirst(cell);
 
-        if (!sample->even || sample->descent_efforts == NULL || sample->aged_s > 0)
+        if (!sample->even || sample->stale || sample->descent_efforts == NULL || sample->aged_s > 0)
             continue;
         drift->former_far += sample->far;
         drift->former_count++;

@@ -112,7 +112,7 @@ ruv_sample_calibrates(const RuvSample *sample)
 double
 ruv_sample_weight(const RuvSample *sample)
 {
-    return (sample->even ? 1 : 0) + sample->proof;
+    return sample->stale ? 0 : (sample->even ? 1 : 0) + sample->proof;
 }
 
 /* ---- how many are kept --------------------------------------------------------------------- */

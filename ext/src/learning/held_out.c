@@ -6,7 +6,8 @@
  * any slack costs (work.h). So both graphs are compared at equal recall: over all samples, the
  * slack that reaches a recall, and what it costs on average; at each of a few recalls, for
  * searches from the descent and for searches from remembered entry points, of which the better
- * counts, since searches take it too.
+ * counts, since searches take it too. Where the change stays, these traces are what the samples say
+ * from then on.
  */
 #include "learning/linking.h"
 
@@ -19,7 +20,7 @@ static const double held_out_recalls[] = {0.95, 0.98, 0.99};
 bool
 ruv_held_out_judges(const RuvSample *sample)
 {
-    return sample->held_out && sample->even && sample->descent_efforts != NULL &&
+    return sample->held_out && sample->even && !sample->stale && sample->descent_efforts != NULL &&
            !isnan(sample->truth_bound);
 }
 
@@ -31,6 +32,8 @@ choose_samples(RuvHeldOut *held_out, const RuvIndexState *state)
     uint32 k = ruv_most_common_k(state, NULL);
 
     held_out->samples = palloc(sizeof(RuvSample *) * RUV_HELD_OUT_MOST);
+    held_out->descents = palloc(sizeof(RuvTraced) * RUV_HELD_OUT_MOST);
+    held_out->memories = palloc(sizeof(RuvTraced) * RUV_HELD_OUT_MOST);
     held_out->count = 0;
     for (int i = list_length(state->samples) - 1; i >= 0; i--) {
         RuvSample *sample = list_nth(state->samples, i);
@@ -135,17 +138,25 @@ ruv_held_out_after(RuvHeldOut *held_out, RuvIndexState *state, Relation table, R
 {
     Way descent = make_way(held_out->count);
     Way memory = make_way(held_out->count);
-    RuvTraced *traced = palloc(sizeof(RuvTraced) * 2);
-
     for (int i = 0; i < held_out->count; i++) {
-        RuvSample *sample = held_out->samples[i];
+        const RuvSample *sample = held_out->samples[i];
+        RuvTraced *by_descent = &held_out->descents[i];
+        RuvTraced *by_memory = &held_out->memories[i];
 
-        ruv_trace_again(state, table, index, sample, &traced[0], &traced[1]);
-        add_sample(&descent, i, sample, traced[0].efforts, &traced[0].work);
-        add_sample(&memory, i, sample, traced[1].efforts, &traced[1].work);
+        ruv_trace_again(state, table, index, sample, by_descent, by_memory);
+        add_sample(&descent, i, sample, by_descent->efforts, &by_descent->work);
+        add_sample(&memory, i, sample, by_memory->efforts, &by_memory->work);
         ruv_worker_breathe();
     }
     held_out->after = cost(held_out, &descent, &memory);
+}
+
+void
+ruv_held_out_keep(const RuvHeldOut *held_out, const RuvIndexState *state)
+{
+    for (int i = 0; i < held_out->count; i++)
+        ruv_keep_traces(state, held_out->samples[i], &held_out->descents[i],
+                        &held_out->memories[i]);
 }
 
 bool

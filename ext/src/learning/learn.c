@@ -13,7 +13,7 @@
  * The overall share of a core is the loop's affair (worker.c).
  *
  * Locks: the bank's lock (bank_edit.h) and AccessShareLock on table and index, taken only if free;
- * the latter are given back early when somebody waits for them (trace.c). An index whose round
+ * the latter are given back early when somebody waits for them (truth.c). An index whose round
  * fails is left alone for a while that doubles with every failure; the reason shows in
  * ruvector_learning_stats().
  */
@@ -225,7 +225,7 @@ judge_again(RuvIndexState *state, Relation table, Relation index)
         if (!sample->retrace)
             judge(sample, &figures, &sample->verdict);
         state->undistilled += note_feedback(sample);
-        if (sample->outdated && ruv_sample_calibrates(sample))
+        if (ruv_sample_calibrates(sample))
             ruv_retrace_sample(state, table, index, sample);
     }
     state->feedback_waiting = 0;
@@ -347,7 +347,7 @@ work(RuvIndexState *state, bool force, Relation table, Relation index)
     if (memory_due(state, now, force) || ruv_links_retrace_due(state)) {
         if (memory_due(state, now, force))
             ruv_memory_flatten(state);
-        ruv_retrace_samples(state, table, index, state->linking.renewed);
+        ruv_retrace_samples(state, table, index);
         state->linking.renewed = false;
         distil(state);
     } else if (distillation_due(state, now, force)) {

@@ -13,8 +13,8 @@
  *   launcher.c   starts a worker per learning database; hooks.c keeps it away from DROP DATABASE
  *   bank_edit.c  a bank changed by a session; sql_bank.c, sql_exchange.c its SQL functions
  *   worker.c     the loop; index_states.c what it holds of each index; learn.c one round for one
- *                index; trace.c truth and deep traces; distil.c patterns; store.c and store_*.c the
- *                tables
+ *                index; truth.c true neighbours; trace.c deep traces; distil.c patterns; store.c
+ *                and store_*.c the tables
  *   sql_*.c      the SQL functions; rights.c who may call them
  */
 #ifndef RUVECTOR_LEARNING_INTERNAL_H

@@ -10,16 +10,23 @@
 
 /* ---- trace.c, distil.c --------------------------------------------------------------------- */
 
-/* What a trace of a sample shows. */
+/* What a trace of a sample shows; see RuvSample. */
 typedef struct RuvTraced {
     rv_effort efforts[RV_TRAJECTORY_MAX_HITS]; /* effort_count of the sample */
     rv_work work;
+    float score;
+    bool far;
+    uint32 nearest_count;
+    uint64 nearest[8];
 } RuvTraced;
 
 /* Traces a sample on the present graph, from the descent and with the present memory, and leaves it
  * as it was. */
-extern void ruv_trace_again(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
-                            RuvTraced *descent, RuvTraced *memory);
+extern void ruv_trace_again(RuvIndexState *state, Relation table, Relation index,
+                            const RuvSample *sample, RuvTraced *descent, RuvTraced *memory);
+/* The sample takes over what such traces showed; graph and memory have not changed since. */
+extern void ruv_keep_traces(const RuvIndexState *state, RuvSample *sample, const RuvTraced *descent,
+                            const RuvTraced *memory);
 /* The k that most samples have; the larger one of equals. *count (may be NULL): how many. */
 extern uint32 ruv_most_common_k(const RuvIndexState *state, int *count);
 
@@ -62,6 +69,8 @@ typedef struct RuvLinkRound {
 typedef struct RuvHeldOut {
     RuvSample **samples;
     int count;
+    RuvTraced *descents; /* per sample, on the graph as it is */
+    RuvTraced *memories;
     double before; /* mean distances at equal recall */
     double after;
 } RuvHeldOut;
@@ -69,6 +78,8 @@ typedef struct RuvHeldOut {
 extern void ruv_held_out_before(RuvHeldOut *held_out, const RuvIndexState *state);
 extern void ruv_held_out_after(RuvHeldOut *held_out, RuvIndexState *state, Relation table,
                                Relation index);
+/* The change stays: what was traced for the judgement is what the samples say from now on. */
+extern void ruv_held_out_keep(const RuvHeldOut *held_out, const RuvIndexState *state);
 /* True when a sample may judge. */
 extern bool ruv_held_out_judges(const RuvSample *sample);
 /* True when it made them cheaper by more than this share. */

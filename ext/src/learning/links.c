@@ -146,6 +146,14 @@ ruv_links_forget(RuvIndexState *state)
     ruv_links_part_samples(state);
 }
 
+/* What was traced before is out of date. */
+static void
+graph_renewed(RuvIndexState *state)
+{
+    state->linking.renewed = true;
+    state->graph_version++;
+}
+
 /* Links taken away by hand: the graph is another one, and what asked for them may ask again. */
 void
 ruv_links_follow_resets(RuvIndexState *state)
@@ -156,7 +164,7 @@ ruv_links_follow_resets(RuvIndexState *state)
         return;
     state->linking.resets = resets;
     state->linking.reset = true;
-    state->linking.renewed = true;
+    graph_renewed(state);
     state->linking.changed = GetCurrentTimestamp();
     state->linking.used = 0;
     state->linking.linked = false;
@@ -467,7 +475,8 @@ run_round(RuvIndexState *state, RuvLinkRound *round)
         finish(state, round, RUV_LINKS_KEPT);
         state->linking.linked = true;
         state->linking.links += (uint64)round->count;
-        state->linking.renewed = true;
+        graph_renewed(state);
+        ruv_held_out_keep(&held_out, state);
     } else {
         if (!write_links(state, round, false))
             return false;
@@ -489,7 +498,7 @@ recover(RuvIndexState *state, RuvLinkRound *round)
         finish(state, round, RUV_LINKS_INTERRUPTED);
     }
     state->linking.unfinished = false;
-    state->linking.renewed = true;
+    graph_renewed(state);
     ruv_links_part_samples(state);
     return true;
 }

@@ -11,13 +11,14 @@
  * curves of work are not stored. After a restart a stored plan therefore stays until enough new
  * samples are there to be a better one (RUV_PLAN_SHARE of what is behind it, or RUV_PLAN_ENOUGH).
  *
- * Traces walk by exact distances, searches may walk by codes, and so miss a little more. How much
- * is measured in pairs: a search that was served at some effort, and what its own trace says of
- * that effort. The ratio of the two sums of misses, for each k, goes into its next plan.
- * RUV_PRIOR_MISSES, in searches, keep it near 1 while little was seen; old pairs fade. A search
- * that was served with a former memory, or before links were learned, says nothing here: its trace
- * has the present ones, and would make every later search pay for misses that are mended. Nor does
- * one that was served by the plan for another k: its window was not that of its trace.
+ * A trace counts every true neighbour that it visits; a search that walks by codes may leave one of
+ * them out of its window, and so misses a little more. How much is measured in pairs: a search that
+ * was served at some effort, and what its own trace says of that effort. The ratio of the two sums
+ * of misses, for each k, goes into its next plan. RUV_PRIOR_MISSES, in searches, keep it near 1
+ * while little was seen; old pairs fade. A search that was served with a former memory, or before
+ * links were learned, says nothing here: its trace has the present ones, and would make every later
+ * search pay for misses that are mended. Nor does one that was served by the plan for another k:
+ * its window was not that of its trace.
  *
  * A plan belongs to one build of its index and is not dumped.
  */

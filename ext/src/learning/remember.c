@@ -108,6 +108,7 @@ ruv_memory_flatten(RuvIndexState *state)
 
     state->memory_changed = true;
     state->memory_renewed = true;
+    state->memory_version++;
     if (!ruv_keeps_queries(state)) {
         ruv_forget_memory(state);
         return;

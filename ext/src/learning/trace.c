@@ -1,259 +1,42 @@
 /*
- * trace.c - what a batch of searches should have found, and the least effort that finds it.
+ * trace.c - the least effort that finds each true neighbour of a search.
  *
- * The truth comes from one pass over the table for the whole batch: each row is fetched, detoasted
- * and compared with every query while it is in the cache. So the price of a row is shared, and a
- * larger batch is cheaper per search. Expression indexes and partial indexes are honoured: the rows
- * and values are those that the index would hold. Their functions are the owner's, so the caller
- * runs all of this as the table's owner (as_owner.h).
- *
- * On a table so large that even a small batch would take longer than RUV_PASS_SECONDS the truth is
- * estimated by a search of RUV_REFERENCE_EF instead, and the samples say so (exact = false).
+ * The true neighbours of a batch are found first (truth.c). Functions of an index's expressions are
+ * the owner's, so the caller runs all of this as the table's owner (as_owner.h).
  *
  * Each search is then traced over the index's own pages (rv_beam_trace), twice: from the index's
- * own entry, and from the entry points that the memory of queries gives for it. Limits of a trace:
- * slack 3, ef 4,000, and a bound of the access method on the distances (index_api.c); what is not
- * found within them counts as out of reach, and calibration treats it so.
+ * own entry, and from the entry points that the memory of queries gives for it. A trace walks by
+ * codes, as a search does, and reads vectors only where a code may be that of a true neighbour.
  *
- * Somebody who waits for a stronger lock on the table (DDL) does not wait for a whole batch: both
- * loops look for waiters and stop early.
+ * Samples are traced again when they are out of date and calibrate: after links came or went both
+ * ways, with a new memory only the way from it. The newest RUV_RETRACE_MOST of each k are enough,
+ * so that what a change costs does not grow with the window. What was traced to judge links
+ * (held_out.c) is not traced a second time when they stay.
+ *
+ * Limits of a trace: slack 3, ef 4,000, and a bound of the access method on the distances
+ * (index_api.c); what is not found within them counts as out of reach, and calibration treats it
+ * so.
+ *
+ * Somebody who waits for a stronger lock on the table (DDL) does not wait for a whole batch: it
+ * ends early.
  */
 #include "learning/linking.h"
-#include "learning/worker.h"
+#include "learning/truth.h"
 
 #include <math.h>
 
 #include "access/genam.h"
-#include "access/relscan.h"
 #include "access/tableam.h"
 #include "catalog/index.h"
 #include "executor/executor.h"
-#include "miscadmin.h"
 #include "nodes/execnodes.h"
-#include "storage/bufmgr.h"
-#include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
-#define RUV_PASS_SECONDS 1.0
-#define RUV_MIN_BATCH 32
-#define RUV_REFERENCE_EF 2000
 #define RUV_TRACE_EF 4000
-/* Measured on one core of 2020: fetching a row, and one element of one comparison. Only the size of
- * a batch depends on them. */
-#define RUV_ROW_SECONDS 0.6e-6
-#define RUV_ELEMENT_SECONDS 0.12e-9
 /* Served and true distances come from different kernels: they agree to rounding. */
 #define RUV_DISTANCE_TOLERANCE 1e-5
-
-/* The rows of the index, block by block. */
-typedef struct RowFeed {
-    rv_exact *exact;
-    const RuvIndexIdentity *identity;
-    float *vectors; /* RV_EXACT_BLOCK x dim */
-    const float *rows[RV_EXACT_BLOCK];
-    uint64 ids[RV_EXACT_BLOCK];
-    int count;
-} RowFeed;
-
-static double
-table_rows(Relation table)
-{
-    double rows = table->rd_rel->reltuples;
-
-    /* Never analysed: by size, as for rows of a hundred bytes. */
-    if (rows < 0)
-        rows = (double)RelationGetNumberOfBlocks(table) * (BLCKSZ / 128);
-    return Max(rows, 1);
-}
-
-static bool
-exact_affordable(Relation table, int dim)
-{
-    return table_rows(table) * (RUV_ROW_SECONDS + RUV_MIN_BATCH * dim * RUV_ELEMENT_SECONDS) <=
-           RUV_PASS_SECONDS * 4;
-}
-
-int
-ruv_batch_limit(Relation table, int dim)
-{
-    double rows = table_rows(table);
-    double queries;
-
-    if (!exact_affordable(table, dim))
-        return RUV_MIN_BATCH;
-    queries = (RUV_PASS_SECONDS - rows * RUV_ROW_SECONDS) / (rows * dim * RUV_ELEMENT_SECONDS);
-    return (int)Max(RUV_MIN_BATCH, Min(queries, RUV_MAX_BATCH));
-}
-
-/* ---- truth by a pass over the table -------------------------------------------------------- */
-
-static void
-feed_block(RowFeed *feed)
-{
-    rv_error err = {0};
-
-    if (feed->count > 0)
-        ruv_check(rv_exact_feed(feed->exact, feed->rows, feed->ids, (uint32_t)feed->count, &err),
-                  &err, "finding true neighbours");
-    feed->count = 0;
-}
-
-static void
-feed_row(RowFeed *feed, Datum value, ItemPointer tid)
-{
-    const float *vector = ruv_index_prepare(feed->identity, value);
-    int dim = feed->identity->dim;
-    float *copy = feed->vectors + (size_t)feed->count * dim;
-
-    if (vector == NULL)
-        return;
-    memcpy(copy, vector, sizeof(float) * dim);
-    feed->rows[feed->count] = copy;
-    feed->ids[feed->count] =
-        ((uint64)ItemPointerGetBlockNumber(tid) << 16) | ItemPointerGetOffsetNumber(tid);
-    if (++feed->count == RV_EXACT_BLOCK)
-        feed_block(feed);
-}
-
-/*
- * Whether somebody waits for a lock that conflicts with ours. PostgreSQL does not tell the holder
- * of a weak lock; but a request for another weak mode is refused while a conflicting request waits.
- */
-static bool
-waited_for(Relation relation)
-{
-    if (!ConditionalLockRelation(relation, RowShareLock))
-        return true;
-    UnlockRelation(relation, RowShareLock);
-    return false;
-}
-
-static bool
-somebody_waits(Relation table, Relation index)
-{
-    ruv_worker_breathe();
-    return waited_for(table) || waited_for(index);
-}
-
-/* Feeds every row that the index holds. False: stopped early. */
-static bool
-feed_table(RowFeed *feed, Relation table, Relation index)
-{
-    IndexInfo *info = BuildIndexInfo(index);
-    EState *estate = CreateExecutorState();
-    ExprContext *econtext = GetPerTupleExprContext(estate);
-    ExprState *predicate = ExecPrepareQual(info->ii_Predicate, estate);
-    TupleTableSlot *slot = table_slot_create(table, NULL);
-    TableScanDesc scan = table_beginscan(table, GetActiveSnapshot(), 0, NULL);
-    bool complete = true;
-    uint64 seen = 0;
-
-    econtext->ecxt_scantuple = slot;
-    while (complete && table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
-        Datum values[INDEX_MAX_KEYS];
-        bool nulls[INDEX_MAX_KEYS];
-        MemoryContext former = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-
-        if (ExecQual(predicate, econtext)) {
-            FormIndexDatum(info, slot, estate, values, nulls);
-            if (!nulls[0])
-                feed_row(feed, values[0], &slot->tts_tid);
-        }
-        MemoryContextSwitchTo(former);
-        ResetExprContext(econtext);
-        if (++seen % 1024 == 0)
-            complete = !somebody_waits(table, index);
-    }
-    feed_block(feed);
-    table_endscan(scan);
-    ExecDropSingleTupleTableSlot(slot);
-    FreeExecutorState(estate);
-    return complete;
-}
-
-typedef struct Truth {
-    float *distances; /* count x width, ascending in each row */
-    uint64 *ids;      /* likewise: heap positions, or nodes when they come from a search */
-    uint32 *found;    /* per search */
-    uint32 width;
-    bool exact;
-} Truth;
-
-/* True neighbours that a search is looked at for. */
-static uint32
-wanted(const RuvIndexState *state, const RuvSample *sample)
-{
-    return sample->for_links ? Max(sample->head.k, state->linking.answer.rows_per_query)
-                             : sample->head.k;
-}
-
-static uint32
-widest(const RuvIndexState *state, RuvSample **batch, int count)
-{
-    uint32 width = 1;
-
-    for (int i = 0; i < count; i++)
-        width = Max(width, wanted(state, batch[i]));
-    return width;
-}
-
-static bool
-truth_by_pass(Truth *truth, RuvIndexState *state, Relation table, Relation index, RuvSample **batch,
-              int count)
-{
-    int dim = state->identity.dim;
-    float *queries = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(float) * dim * count);
-    rv_exact_hit *hits = palloc(sizeof(rv_exact_hit) * truth->width);
-    RowFeed feed = {0};
-    rv_allocator allocator;
-    rv_error err = {0};
-    bool complete;
-
-    for (int i = 0; i < count; i++)
-        memcpy(queries + (size_t)i * dim, batch[i]->query, sizeof(float) * dim);
-    ruv_context_allocator(CurrentMemoryContext, &allocator);
-    ruv_check(rv_exact_create(&allocator, state->identity.metric,
-                              state->identity.metric == RV_METRIC_COSINE, queries, (uint32_t)count,
-                              (uint32_t)dim, truth->width, &feed.exact, &err),
-              &err, "finding true neighbours");
-    feed.identity = &state->identity;
-    feed.vectors = palloc(sizeof(float) * dim * RV_EXACT_BLOCK);
-    complete = feed_table(&feed, table, index);
-    for (int i = 0; complete && i < count; i++) {
-        uint32 found = rv_exact_result(feed.exact, (uint32_t)i, hits);
-
-        truth->found[i] = Min(found, wanted(state, batch[i]));
-        for (uint32 j = 0; j < truth->found[i]; j++) {
-            truth->distances[(size_t)i * truth->width + j] = hits[j].distance;
-            truth->ids[(size_t)i * truth->width + j] = hits[j].id;
-        }
-    }
-    rv_exact_destroy(feed.exact);
-    truth->exact = true;
-    return complete;
-}
-
-static void
-truth_by_search(Truth *truth, const RuvIndexState *state, Relation index, RuvSample **batch,
-                int count)
-{
-    rv_hit *hits = palloc(sizeof(rv_hit) * truth->width);
-
-    for (int i = 0; i < count; i++) {
-        int found = ruv_index_search(index, batch[i]->query, (int)wanted(state, batch[i]),
-                                     RUV_REFERENCE_EF, hits);
-
-        truth->found[i] = (uint32)Max(found, 0);
-        for (int j = 0; j < found; j++) {
-            truth->distances[(size_t)i * truth->width + j] = hits[j].distance;
-            truth->ids[(size_t)i * truth->width + j] = hits[j].node;
-        }
-        ruv_worker_breathe();
-    }
-    truth->exact = false;
-}
 
 /* ---- what is measured of one search -------------------------------------------------------- */
 
@@ -356,81 +139,122 @@ diversity(RuvIndexState *state, Relation table, Relation index, const RuvSample 
 
 /* One trace over the index; entry points may be none. */
 static void
-trace_from(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
-           const rv_memory_match *entry, const float *truth, rv_effort *efforts, rv_work *work,
-           rv_trace_summary *summary)
+trace_from(RuvIndexState *state, Relation table, Relation index, const RuvSample *sample,
+           const rv_memory_match *entry, const float *truth, RuvTraced *out)
 {
     rv_trace_limits limits = {0};
+    rv_trace_summary summary = {0};
 
     limits.extra = entry->nodes;
     limits.extra_count = entry->count;
     limits.k = sample->head.k;
     limits.max_slack = RUV_TRACE_SLACK;
     limits.max_ef = RUV_TRACE_EF;
-    limits.max_distances = ruv_index_trace_distances(index, table_rows(table));
-    limits.work = work;
+    limits.max_distances = ruv_index_trace_distances(index, ruv_table_rows(table));
+    limits.work = &out->work;
     ruv_work_goals(state, &limits.work_slack, &limits.work_ef);
-    ruv_index_trace(index, sample->query, &limits, truth, sample->effort_count, efforts, summary);
+    ruv_index_trace(index, sample->query, &limits, truth, sample->effort_count, out->efforts,
+                    &summary);
+    out->score = summary.score;
+    out->nearest_count = summary.nearest_count;
+    memcpy(out->nearest, summary.nearest, sizeof(out->nearest));
 }
 
 static void
-trace_from_descent(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
-                   const float *truth)
+trace_from_descent(RuvIndexState *state, Relation table, Relation index, const RuvSample *sample,
+                   const float *truth, RuvTraced *out)
 {
     rv_memory_match none = {0};
-    rv_trace_summary summary = {0};
 
-    if (sample->descent_efforts == NULL)
-        sample->descent_efforts =
-            MemoryContextAlloc(state->context, sizeof(rv_effort) * sample->effort_count);
-    trace_from(state, table, index, sample, &none, truth, sample->descent_efforts,
-               &sample->descent_work, &summary);
-    sample->score = summary.score;
-    sample->nearest_count = summary.nearest_count;
-    memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));
+    trace_from(state, table, index, sample, &none, truth, out);
+    out->far = false;
 }
 
-/* As a search with the present memory would go: the work of the lookup counts. */
+/* As a search with the present memory would go, with the work of the lookup: where no remembered
+ * query is near, from the descent. */
 static void
-trace_from_memory(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
-                  const float *truth)
+trace_from_memory(RuvIndexState *state, Relation table, Relation index, const RuvSample *sample,
+                  const float *truth, const RuvTraced *descent, RuvTraced *out)
 {
-    rv_trace_summary summary = {0};
     rv_memory_match match;
 
     ruv_memory_entry_points(state, sample->query, &match);
-    sample->far = match.count == 0;
-    if (match.count > 0) {
-        trace_from(state, table, index, sample, &match, truth, sample->efforts, &sample->work,
-                   &summary);
-        sample->nearest_count = summary.nearest_count;
-        memcpy(sample->nearest, summary.nearest, sizeof(sample->nearest));
-    } else {
-        memcpy(sample->efforts, sample->descent_efforts, sizeof(rv_effort) * sample->effort_count);
-        sample->work = sample->descent_work;
-    }
+    if (match.count > 0)
+        trace_from(state, table, index, sample, &match, truth, out);
+    else
+        *out = *descent;
+    out->far = match.count == 0;
     for (uint32 i = 0; i < sample->effort_count; i++)
-        if (sample->efforts[i].distances != PG_UINT32_MAX)
-            sample->efforts[i].distances += match.distances;
-    rv_work_add(&sample->work, match.distances);
+        if (out->efforts[i].distances != PG_UINT32_MAX)
+            out->efforts[i].distances += match.distances;
+    rv_work_add(&out->work, match.distances);
+}
+
+/* ---- what is kept of it -------------------------------------------------------------------- */
+
+static void
+keep_efforts(const RuvIndexState *state, const RuvSample *sample, const RuvTraced *traced,
+             rv_effort **efforts)
+{
+    Size size = sizeof(rv_effort) * sample->effort_count;
+
+    if (*efforts == NULL)
+        *efforts = MemoryContextAlloc(state->context, size);
+    memcpy(*efforts, traced->efforts, size);
+}
+
+static void
+keep_descent(const RuvIndexState *state, RuvSample *sample, const RuvTraced *traced)
+{
+    keep_efforts(state, sample, traced, &sample->descent_efforts);
+    sample->descent_work = traced->work;
+    sample->score = traced->score;
+    sample->traced_graph = state->graph_version;
+}
+
+static void
+keep_memory(const RuvIndexState *state, RuvSample *sample, const RuvTraced *traced)
+{
+    keep_efforts(state, sample, traced, &sample->efforts);
+    sample->work = traced->work;
+    sample->far = traced->far;
+    sample->nearest_count = traced->nearest_count;
+    memcpy(sample->nearest, traced->nearest, sizeof(sample->nearest));
     sample->needed_distances = needed_distances(sample);
+    sample->traced_memory = state->memory_version;
+}
+
+void
+ruv_keep_traces(const RuvIndexState *state, RuvSample *sample, const RuvTraced *descent,
+                const RuvTraced *memory)
+{
+    keep_descent(state, sample, descent);
+    keep_memory(state, sample, memory);
+}
+
+static void
+free_efforts(rv_effort **efforts)
+{
+    if (*efforts != NULL)
+        pfree(*efforts);
+    *efforts = NULL;
 }
 
 static void
 trace_sample(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
              const float *truth, uint32 found, bool exact)
 {
+    RuvTraced descent;
+    RuvTraced memory;
+
     sample->exact = exact;
-    if (sample->efforts != NULL)
-        pfree(sample->efforts);
-    sample->efforts = MemoryContextAlloc(state->context, sizeof(rv_effort) * found);
+    free_efforts(&sample->efforts);
+    free_efforts(&sample->descent_efforts);
     sample->effort_count = found;
     sample->truth_bound = truth[found - 1];
-    if (sample->descent_efforts != NULL)
-        pfree(sample->descent_efforts);
-    sample->descent_efforts = NULL;
-    trace_from_descent(state, table, index, sample, truth);
-    trace_from_memory(state, table, index, sample, truth);
+    trace_from_descent(state, table, index, sample, truth, &descent);
+    trace_from_memory(state, table, index, sample, truth, &descent, &memory);
+    ruv_keep_traces(state, sample, &descent, &memory);
     if (!sample->retrace && sample->hits != NULL) {
         sample->recall = served_recall(sample, truth, found);
         sample->diversity = diversity(state, table, index, sample);
@@ -448,20 +272,12 @@ ruv_trace_batch(RuvIndexState *state, Relation table, Relation index, RuvSample 
     MemoryContext single =
         AllocSetContextCreate(CurrentMemoryContext, "ruvector deep trace", ALLOCSET_DEFAULT_SIZES);
     MemoryContext former = MemoryContextSwitchTo(pass);
-    Truth truth = {0};
-    bool complete = true;
+    RuvTruth truth = {0};
+    bool complete;
     int done = 0;
 
-    truth.width = widest(state, batch, count);
-    truth.distances =
-        MemoryContextAllocHuge(pass, sizeof(float) * (size_t)truth.width * (size_t)count);
-    truth.ids = MemoryContextAllocHuge(pass, sizeof(uint64) * (size_t)truth.width * (size_t)count);
-    truth.found = palloc0(sizeof(uint32) * count);
-    if (exact_affordable(table, state->identity.dim))
-        complete = truth_by_pass(&truth, state, table, index, batch, count);
-    else
-        truth_by_search(&truth, state, index, batch, count);
-    while (complete && done < count && (done % 16 != 0 || !somebody_waits(table, index))) {
+    complete = ruv_find_truth(&truth, state, table, index, batch, count);
+    while (complete && done < count && (done % 16 != 0 || !ruv_somebody_waits(table, index))) {
         const float *distances = truth.distances + (size_t)done * truth.width;
 
         if (truth.found[done] > 0 && ruv_links_ask(state, batch[done]))
@@ -491,64 +307,84 @@ fill_truth(const RuvSample *sample, float *truth)
 }
 
 void
-ruv_trace_again(RuvIndexState *state, Relation table, Relation index, RuvSample *sample,
+ruv_trace_again(RuvIndexState *state, Relation table, Relation index, const RuvSample *sample,
                 RuvTraced *descent, RuvTraced *memory)
 {
     float truth[RV_TRAJECTORY_MAX_HITS];
-    rv_memory_match match = {0};
-    rv_trace_summary summary = {0};
 
     fill_truth(sample, truth);
-    trace_from(state, table, index, sample, &match, truth, descent->efforts, &descent->work,
-               &summary);
-    ruv_memory_entry_points(state, sample->query, &match);
-    if (match.count > 0)
-        trace_from(state, table, index, sample, &match, truth, memory->efforts, &memory->work,
-                   &summary);
-    else
-        *memory = *descent;
-    rv_work_add(&memory->work, match.distances);
+    trace_from_descent(state, table, index, sample, truth, descent);
+    trace_from_memory(state, table, index, sample, truth, descent, memory);
 }
 
-/* False: not enough is kept of it. */
+/* The descent as it was traced last. */
+static void
+former_descent(const RuvSample *sample, RuvTraced *out)
+{
+    memcpy(out->efforts, sample->descent_efforts, sizeof(rv_effort) * sample->effort_count);
+    out->work = sample->descent_work;
+    out->score = sample->score;
+    out->nearest_count = sample->nearest_count;
+    memcpy(out->nearest, sample->nearest, sizeof(out->nearest));
+}
+
+/* Traced by this worker, with another graph or memory than the present ones. */
 static bool
-retrace(RuvIndexState *state, Relation table, Relation index, RuvSample *sample, bool graph_changed)
+out_of_date(const RuvIndexState *state, const RuvSample *sample)
+{
+    return sample->descent_efforts != NULL && (sample->traced_graph != state->graph_version ||
+                                               sample->traced_memory != state->memory_version);
+}
+
+/* Traces what is out of date. True: something was. */
+static bool
+retrace(RuvIndexState *state, Relation table, Relation index, RuvSample *sample)
 {
     float truth[RV_TRAJECTORY_MAX_HITS];
+    RuvTraced descent;
+    RuvTraced memory;
+    bool graph = sample->traced_graph != state->graph_version;
 
-    if (isnan(sample->truth_bound) || sample->descent_efforts == NULL)
+    if (isnan(sample->truth_bound) || !out_of_date(state, sample))
         return false;
     fill_truth(sample, truth);
-    if (graph_changed)
-        trace_from_descent(state, table, index, sample, truth);
-    trace_from_memory(state, table, index, sample, truth);
-    sample->outdated = false;
+    if (graph) {
+        trace_from_descent(state, table, index, sample, truth, &descent);
+        keep_descent(state, sample, &descent);
+    } else {
+        former_descent(sample, &descent);
+    }
+    trace_from_memory(state, table, index, sample, truth, &descent, &memory);
+    keep_memory(state, sample, &memory);
+    sample->stale = false;
     return true;
 }
 
 void
 ruv_retrace_sample(RuvIndexState *state, Relation table, Relation index, RuvSample *sample)
 {
-    (void)retrace(state, table, index, sample, true);
+    (void)retrace(state, table, index, sample);
 }
 
 void
-ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index, bool graph_changed)
+ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index)
 {
     MemoryContext single =
         AllocSetContextCreate(CurrentMemoryContext, "ruvector deep trace", ALLOCSET_DEFAULT_SIZES);
     MemoryContext former = MemoryContextSwitchTo(single);
+    int counts[RV_TRAJECTORY_MAX_HITS + 1] = {0};
     int done = 0;
-    ListCell *cell;
 
-    foreach (cell, state->samples) {
-        RuvSample *sample = lfirst(cell);
+    for (int i = list_length(state->samples); i-- > 0;) {
+        RuvSample *sample = list_nth(state->samples, i);
 
-        if (!ruv_sample_calibrates(sample)) {
-            sample->outdated = true;
+        if (!ruv_sample_calibrates(sample))
+            continue;
+        if (++counts[sample->head.k] > RUV_RETRACE_MOST) {
+            sample->stale = out_of_date(state, sample);
             continue;
         }
-        if (!retrace(state, table, index, sample, graph_changed || sample->outdated))
+        if (!retrace(state, table, index, sample))
             continue;
         MemoryContextReset(single);
         if (++done % 16 == 0)

@@ -410,9 +410,6 @@ extern float ruhnsw_code_error(const RuhnswGeometry *geometry, const float *vect
 typedef float (*ruhnsw_measure)(const RuhnswGeometry *geometry, const float *query,
                                 const RuhnswNode *node);
 extern ruhnsw_measure ruhnsw_choose_measure(RuhnswStorage storage, rv_metric metric);
-/* The same to the vector as exactly as it is stored, where that differs from the row's own distance
- * by no more than its rounding; else NULL. */
-extern ruhnsw_measure ruhnsw_choose_exact_measure(RuhnswStorage storage, rv_metric metric);
 
 /* ---- writing ---- */
 

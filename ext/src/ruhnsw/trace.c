@@ -8,6 +8,9 @@
 
 #include "utils/memutils.h"
 
+/* Distances to vectors of 24 bits differ from those of the rows by more than their rounding. */
+#define FIXED24_TOLERANCE 1e-5
+
 /* A search outside of a scan, in a memory context of its own. */
 typedef struct Probe {
     MemoryContext context;
@@ -15,7 +18,7 @@ typedef struct Probe {
     rv_allocator allocator;
     RuhnswGraph graph;
     rv_beam *beam;
-    bool exact; /* distances are those of the vectors, not of their codes */
+    float query_norm;
 } Probe;
 
 static void
@@ -30,8 +33,8 @@ open_probe(Probe *probe, Relation index, const float *query)
     ruv_context_allocator(probe->context, &probe->allocator);
     ruhnsw_graph_open(&probe->graph, index);
     probe->graph.query = query;
-    map = rv_metric_map_make(probe->graph.metric, probe->graph.meta.max_norm,
-                             rv_norm(query, probe->graph.meta.dim));
+    probe->query_norm = rv_norm(query, probe->graph.meta.dim);
+    map = rv_metric_map_make(probe->graph.metric, probe->graph.meta.max_norm, probe->query_norm);
     ruv_check(rv_beam_create(&probe->allocator, &probe->graph.graph, &map, &probe->beam, &err),
               &err, "ruhnsw trace");
 }
@@ -43,35 +46,36 @@ close_probe(Probe *probe)
     MemoryContextDelete(probe->context);
 }
 
-/* A trace walks by the exact distances where there are any: in nearly the order of a search, and
- * what it finds can be compared with the true neighbours. */
-static void
-use_exact_distances(Probe *probe)
+/*
+ * Whether a node is no farther than a raw distance, by its vector. The trace walks by codes, as
+ * searches do; most nodes are so far by their code that their vector need not be read.
+ */
+static bool
+is_within(void *ctx, const rv_neighbour *visited, double farthest)
 {
-    ruhnsw_measure exact =
-        ruhnsw_choose_exact_measure(probe->graph.geometry.storage, probe->graph.metric);
+    Probe *probe = ctx;
+    RuhnswResult result;
 
-    probe->exact = exact != NULL;
-    if (exact)
-        probe->graph.measure = exact;
+    if (probe->graph.geometry.storage == RUHNSW_STORAGE_FIXED24)
+        farthest += FIXED24_TOLERANCE * fabs(farthest);
+    return ruhnsw_lower_bound(&probe->graph, probe->query_norm, visited->distance) <= farthest &&
+           ruhnsw_load_result(&probe->graph, visited->node, &result) && result.distance <= farthest;
 }
 
 /*
- * Without them: the distances of true neighbours are those of the rows, the search sees those of
- * the codes. They differ by the projection of the code's error onto the direction of the query: of
- * an error in a random direction its length / sqrt(dim), twice that being rare. A neighbour counts
- * as found when its code is no farther than the true distance and this much, in metric form.
+ * Where codes are all there is: the distances of true neighbours are those of the rows, the search
+ * sees those of the codes. They differ by the projection of the code's error onto the direction of
+ * the query: of an error in a random direction its length / sqrt(dim), twice that being rare. A
+ * neighbour counts as found when its code is no farther than the true distance and this much, in
+ * metric form.
  */
 static float
-code_distance_bound(const Probe *probe, const float *query, float truth)
+code_distance_bound(const Probe *probe, float truth)
 {
     const RuhnswMetaData *meta = &probe->graph.meta;
-    rv_metric_map map =
-        rv_metric_map_make(probe->graph.metric, meta->max_norm, rv_norm(query, meta->dim));
+    rv_metric_map map = rv_metric_map_make(probe->graph.metric, meta->max_norm, probe->query_norm);
     double metric;
 
-    if (probe->exact)
-        return truth;
     if (probe->graph.metric == RV_METRIC_L1)
         return truth + 2.0f * meta->max_error;
     if (map.b == 0.0f)
@@ -91,16 +95,21 @@ ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, 
     rv_error err;
 
     open_probe(&probe, index, query);
-    use_exact_distances(&probe);
     widened.k = ruhnsw_window(&probe.graph, limits->k);
-    bounds = palloc(sizeof(float) * truth_count);
-    for (uint32 i = 0; i < truth_count; i++)
-        bounds[i] = code_distance_bound(&probe, query, truth[i]);
+    if (ruhnsw_has_rest(probe.graph.geometry.storage)) {
+        widened.within = is_within;
+        widened.within_ctx = &probe;
+    } else {
+        bounds = palloc(sizeof(float) * truth_count);
+        for (uint32 i = 0; i < truth_count; i++)
+            bounds[i] = code_distance_bound(&probe, truth[i]);
+        truth = bounds;
+    }
     /* As a scan does: remembered entry points take the place of the descent. */
     level = limits->extra_count > 0 ? Min(probe.graph.meta.entry_level, 0)
                                     : probe.graph.meta.entry_level;
-    ruv_check(rv_beam_trace(probe.beam, &widened, probe.graph.meta.entry, level, bounds,
-                            truth_count, efforts, summary, &err),
+    ruv_check(rv_beam_trace(probe.beam, &widened, probe.graph.meta.entry, level, truth, truth_count,
+                            efforts, summary, &err),
               &err, "ruhnsw trace");
     close_probe(&probe);
 }
