@@ -53,6 +53,7 @@ local function random_rule(random)
    if random.uniform() < 0.7 then rule.slack = random.uniform() * random.uniform() end
    if random.uniform() < 0.4 then rule.ef = 1 + random.below(40) end
    if random.uniform() < 0.3 then rule.max_distances = 1 + random.below(60) end
+   if random.uniform() < 0.5 then rule.reference = random.below(rule.window + 2) end
    return rule
 end
 

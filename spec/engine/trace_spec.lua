@@ -46,7 +46,8 @@ local function each_trace(options, check)
       for query = 1, options.queries or 8 do
          beam:set_map(proximity.map(graph))
          local truth = truth_of(graph, options.truth or LIMITS.k)
-         local efforts, summary = beam:trace(LIMITS, graph.entry, graph.entry_level, truth)
+         local limits = options.limits or LIMITS
+         local efforts, summary = beam:trace(limits, graph.entry, graph.entry_level, truth)
          check(graph, beam, truth, efforts, ("graph %d, query %d"):format(seed, query), summary)
          traced = traced + 1
          proximity.random_query(graph)
@@ -63,16 +64,20 @@ end
 
 describe("the slack of a deep trace", function()
    for _, metric in ipairs(proximity.METRICS) do
-      for _, dead in ipairs({ 0, 0.25 }) do
-         local kind = ("under %s with %d%% dead"):format(metric, dead * 100)
+      for _, case in ipairs({ { 0, 0 }, { 0.25, 0 }, { 0, 5 }, { 0.25, 1 } }) do
+         local dead, reference = unpack(case)
+         local kind = ("under %s with %d%% dead%s"):format(metric, dead * 100,
+            reference > 0 and (", compared with result " .. reference) or "")
          it("is the least that finds each true neighbour, " .. kind, function()
             local above_zero, missed = 0, 0
-            local options = { graphs = 20, graph = { metric = metric, dead = dead } }
+            local limits = { reference = reference }
+            for name, value in pairs(LIMITS) do limits[name] = value end
+            local options = { graphs = 20, graph = { metric = metric, dead = dead }, limits = limits }
             each_trace(options, function(graph, beam, truth, efforts, where)
                local tolerance = tolerance_of(graph, truth)
                for i, effort in ipairs(efforts) do
                   local context = ("%s, true neighbour %d, slack %.9g"):format(where, i, effort.slack)
-                  local rule = { window = LIMITS.k, slack = effort.slack }
+                  local rule = { window = LIMITS.k, slack = effort.slack, reference = reference }
                   if not effort.found then
                      missed = missed + 1
                      rule.slack = LIMITS.max_slack

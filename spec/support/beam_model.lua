@@ -89,9 +89,13 @@ function M:stop(candidate, pending)
       if slack > 0 then by_window = "ef" end
       slack = 0
    end
-   local kth = pending[#pending].distance
    local beyond_rule
    if #pending >= rule.window then
+      local reference = rule.reference or 0
+      if reference == 0 or reference > rule.window or self.handed > 0 or (ef > 0 and ef <= rule.window) then
+         reference = rule.window
+      end
+      local kth = pending[reference].distance
       if slack == 0 then
          beyond_rule = candidate.distance > kth
       else

@@ -215,6 +215,7 @@ function M.rule(fields)
    local rule = ffi.new("rv_stop_rule[1]")
    rule[0].window, rule[0].slack = fields.window or 0, fields.slack or 0
    rule[0].ef, rule[0].max_distances = fields.ef or 0, fields.max_distances or 0
+   rule[0].reference = fields.reference or 0
    return rule
 end
 

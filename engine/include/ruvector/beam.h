@@ -9,9 +9,11 @@
  * the metric form of the distance (distance.h). Two familiar rules are special cases:
  *   static search    w = ef_search, slack = 0: exactly the classical ef_search rule
  *   adaptive search  w = k, slack = the calibrated value
- * Taking more results than one window simply lets the beam go on from where it stopped, so filters
- * and large LIMITs need nothing special. Hard bounds end a window early: ef (the classical bound
- * over all that was visited) and max_distances per window.
+ * A first window may compare with a nearer result than its last, the reference-th: one that has
+ * room for more results than are wanted, because distances are rough, stops by those that are
+ * wanted. Taking more results than one window simply lets the beam go on from where it stopped, so
+ * filters and large LIMITs need nothing special. Hard bounds end a window early: ef (the classical
+ * bound over all that was visited) and max_distances per window.
  */
 #ifndef RUVECTOR_BEAM_H
 #define RUVECTOR_BEAM_H
@@ -71,6 +73,8 @@ typedef struct rv_stop_rule {
     uint32_t ef;            /* hard: stop the window when the next candidate is farther than the
                                ef-th nearest visited node; 0 = none; below window counts as window */
     uint64_t max_distances; /* hard: distance computations per window; 0 = none */
+    uint32_t reference;     /* of the first window: the result that slack compares with; 0 or more
+                               than window: the window-th */
 } rv_stop_rule;
 
 /*
@@ -165,12 +169,13 @@ rv_status rv_beam_search_level(rv_beam *beam, const rv_neighbour *entries, uint3
  *
  * The order in which a best-first search expands nodes does not depend on its stop rule, a smaller
  * effort only ends sooner. So one run to a large effort shows the outcome of every smaller one:
- * a node enters at slack s = the largest (candidate / k-th best - 1) met at the expansions up to
- * the one that reached it, in metric form, and at ef = the largest rank that an expanded candidate
- * had among the visited nodes.
+ * a node enters at slack s = the largest (candidate / reference-th best - 1) met at the expansions
+ * up to the one that reached it, in metric form, and at ef = the largest rank that an expanded
+ * candidate had among the visited nodes.
  */
 typedef struct rv_trace_limits {
     uint32_t k;             /* the window of the searches that will use the calibration */
+    uint32_t reference;     /* and their reference; 0: k */
     float max_slack;        /* stop beyond, e.g. 3 */
     uint32_t max_ef;        /* stop beyond; also the size of the rank structure */
     uint64_t max_distances; /* stop beyond */
@@ -207,9 +212,10 @@ typedef struct rv_trace_summary {
  * counts as found when it is no farther than the last of them (so ties count, as they do for
  * recall; tolerance 1e-6 of the distance, for cosine of at least 1); limits->within decides where
  * it is given. efforts: truth_count entries, ascending: entry i is the least effort at which i + 1
- * true neighbours are found: the rule {window = k, slack} finds them in its first window and no
- * smaller slack does; {window = k, any large slack, ef} likewise, and without dead nodes {window =
- * ef, slack = 0}. The run ends when all are found, or at the first candidate beyond a limit.
+ * true neighbours are found: the rule {window = k, slack, reference} finds them in its first window
+ * and no smaller slack does; {window = k, any large slack, ef} likewise, and without dead nodes
+ * {window = ef, slack = 0}. The run ends when all are found, or at the first candidate beyond a
+ * limit.
  */
 rv_status rv_beam_trace(rv_beam *beam, const rv_trace_limits *limits, rv_node entry,
                         int entry_level, const float *truth, uint32_t truth_count,

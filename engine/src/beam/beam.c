@@ -60,6 +60,7 @@ rv_beam_destroy(rv_beam *beam)
     rv_free(beam->allocator, beam->pending.items);
     rv_free(beam->allocator, beam->overflow.items);
     rv_free(beam->allocator, beam->beyond.items);
+    rv_free(beam->allocator, beam->best.items);
     rv_free(beam->allocator, beam->near.items);
     rv_free(beam->allocator, beam->far.items);
     rv_free(beam->allocator, beam->expanded.items);
@@ -127,13 +128,23 @@ rv_beam_reset(rv_beam *beam)
     rv_entry_list_clear(&beam->pending);
     rv_entry_list_clear(&beam->overflow);
     rv_entry_list_clear(&beam->beyond);
+    rv_float_list_clear(&beam->best);
     rv_float_list_clear(&beam->near);
     rv_float_list_clear(&beam->far);
     rv_entry_list_clear(&beam->emitted);
     beam->emitted_at = 0;
     beam->handed_out = 0;
+    beam->reference = 0;
     beam->rank_limit = 0;
     beam->window_start = 0;
+}
+
+rv_status
+rv_beam_set_reference(rv_beam *beam, uint32_t reference, uint32_t window, rv_error *err)
+{
+    rv_float_list_clear(&beam->best);
+    beam->reference = reference < window ? reference : 0;
+    return rv_float_list_reserve(beam->allocator, &beam->best, beam->reference, err);
 }
 
 rv_status
@@ -169,7 +180,7 @@ update_bound(rv_beam *beam)
     if (beam->pending.count == 0)
         return;
     if (beam->pending.count >= beam->rule.window)
-        beam->bound = rv_slack_bound(&beam->slack_rule, -beam->pending.items[0].distance);
+        beam->bound = rv_slack_bound(&beam->slack_rule, rv_beam_reference_distance(beam));
     if (beam->rank_limit > 0 && beam->near.count >= beam->rank_limit) {
         double ef_bound = (double)-beam->near.items[0];
 
@@ -214,6 +225,7 @@ open_window(rv_beam *beam, rv_error *err)
     const rv_stop_rule *rule = &beam->rule;
     bool ef_is_window = rule->ef > 0 && rule->ef <= rule->window;
     bool ef_is_rank = rule->ef > rule->window;
+    bool first = beam->handed_out == 0;
     size_t beyond = beam->beyond.count;
     size_t places = rule->window;
     rv_status status;
@@ -224,7 +236,10 @@ open_window(rv_beam *beam, rv_error *err)
     if (places > beam->overflow.count + beyond)
         places = beam->overflow.count + beyond;
     if ((status = rv_entry_list_reserve(allocator, &beam->pending, places, err)) != RV_OK ||
-        (status = set_rank_limit(beam, ef_is_rank ? rule->ef + beam->handed_out : 0, err)) != RV_OK)
+        (status = set_rank_limit(beam, ef_is_rank ? rule->ef + beam->handed_out : 0, err)) !=
+            RV_OK ||
+        (status = rv_beam_set_reference(beam, first && !ef_is_window ? rule->reference : 0,
+                                        rule->window, err)) != RV_OK)
         return status;
 
     for (size_t i = 0; i < beyond; i++) {
@@ -242,6 +257,7 @@ open_window(rv_beam *beam, rv_error *err)
     while (beam->pending.count < rule->window && beam->overflow.count > 0) {
         rv_neighbour entry = rv_entry_heap_pop(&beam->overflow);
 
+        rv_beam_note_best(beam, entry.distance);
         entry.distance = -entry.distance;
         rv_entry_heap_push(&beam->pending, entry);
     }
@@ -298,6 +314,7 @@ add_rank(rv_beam *beam, float distance)
 static inline bool
 add_pending(rv_beam *beam, rv_neighbour entry)
 {
+    rv_beam_note_best(beam, entry.distance);
     entry.distance = -entry.distance;
     if (beam->pending.count < beam->rule.window) {
         rv_entry_heap_push(&beam->pending, entry);

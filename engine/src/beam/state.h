@@ -10,6 +10,8 @@
  *             a window is open, so they cannot be expanded in it: one append keeps them, and the
  *             next window sorts them into open and overflow. This is why a static search does
  *             hardly more work than one that could not be resumed.
+ *   best      distances of the nearest of pending, as many as the reference says (greatest on top);
+ *             empty where that is the whole window
  *   near, far distances of all that was visited: the rank_limit least (greatest on top), and the
  *             rest. Used for the ef bound only; without it every distance is appended to far, in
  *             case a later rule asks for it.
@@ -67,6 +69,7 @@ struct rv_beam {
     rv_entry_list pending; /* distances negated */
     rv_entry_list overflow;
     rv_entry_list beyond;
+    rv_float_list best; /* distances negated */
     rv_float_list near; /* distances negated */
     rv_float_list far;
     rv_float_list expanded; /* deep trace: distances of expanded nodes, ascending */
@@ -76,6 +79,7 @@ struct rv_beam {
     uint64_t handed_out;   /* results of all closed windows */
 
     /* The present window. */
+    uint32_t reference; /* size of best; 0: none */
     rv_slack_rule slack_rule;
     rv_stop_reason slack_reason; /* RV_STOP_EF when ef lets no slack through */
     size_t rank_limit;           /* of the ef bound; 0 = none */
@@ -93,6 +97,26 @@ void rv_beam_reset(rv_beam *beam);
 /* Prepares the visited set for a search with a window of ef; rv_beam_reset comes next, or
  * rv_visited_clear. */
 rv_status rv_beam_expect(rv_beam *beam, uint32_t ef, rv_error *err);
+
+/* Compares with the reference-th of a window from now on, which is empty. */
+rv_status rv_beam_set_reference(rv_beam *beam, uint32_t reference, uint32_t window, rv_error *err);
+
+/* Notes the distance of a live node of the window among the best. */
+static inline void
+rv_beam_note_best(rv_beam *beam, float distance)
+{
+    if (beam->best.count < beam->reference)
+        rv_float_heap_push(&beam->best, -distance);
+    else if (beam->reference > 0 && distance < -beam->best.items[0])
+        rv_float_heap_replace_top(&beam->best, -distance);
+}
+
+/* The distance that slack compares with; a full window is required. */
+static inline float
+rv_beam_reference_distance(const rv_beam *beam)
+{
+    return beam->reference > 0 ? -beam->best.items[0] : -beam->pending.items[0].distance;
+}
 
 /* Expands one node into fresh; counts, polls cancelled. */
 rv_status rv_beam_expand(rv_beam *beam, rv_node node, int level, rv_error *err);

@@ -2,7 +2,7 @@
  * trace.c - the deep trace: one best-first run that tells the least effort of every true neighbour.
  *
  * The run keeps two running maxima over the candidates it expands:
- *   slack  what the rule {window = k, slack} needs not to stop before this candidate;
+ *   slack  what the rule {window = k, slack, reference} needs not to stop before this candidate;
  *   ef     what the ef bound needs: one more than the number of visited nodes that are strictly
  *          nearer than the candidate. All nodes still open are at least as far as the candidate, so
  *          these are exactly the expanded nodes nearer than it. Expansions come nearly in ascending
@@ -38,7 +38,8 @@ typedef struct rv_trace {
     rv_neighbour nearest[NEAREST_MAX]; /* ascending */
 } rv_trace;
 
-/* The least slack, rounded up to a float, at which the rule goes on to a candidate beyond kth. */
+/* The least slack, rounded up to a float, at which the rule goes on to a candidate beyond kth, the
+ * distance of the reference. */
 static float
 needed_slack(const rv_metric_map *map, float candidate, float kth)
 {
@@ -100,7 +101,7 @@ raise_effort(rv_trace *trace, float candidate)
     if (rank > trace->ef)
         trace->ef = rank;
     if (beam->pending.count >= trace->limits.k) {
-        float kth = kth_distance(beam);
+        float kth = rv_beam_reference_distance(beam);
 
         if ((double)candidate > rv_slack_bound(&trace->slack_rule, kth)) {
             trace->slack = needed_slack(&beam->map, candidate, kth);
@@ -145,6 +146,7 @@ add_visited(rv_trace *trace, rv_neighbour entry)
     if ((entry.flags & RV_NEIGHBOUR_DEAD) == 0) {
         rv_neighbour held = entry;
 
+        rv_beam_note_best(beam, entry.distance);
         held.distance = -entry.distance;
         if (beam->pending.count < trace->limits.k)
             rv_entry_heap_push(&beam->pending, held);
@@ -161,7 +163,8 @@ add_visited(rv_trace *trace, rv_neighbour entry)
         }
     }
     if (beam->pending.count < trace->limits.k ||
-        (double)entry.distance <= rv_slack_bound(&trace->max_rule, kth_distance(beam)))
+        (double)entry.distance <=
+            rv_slack_bound(&trace->max_rule, rv_beam_reference_distance(beam)))
         rv_entry_heap_push(&beam->open, entry);
 }
 
@@ -280,7 +283,9 @@ rv_beam_trace(rv_beam *beam, const rv_trace_limits *limits, rv_node entry, int e
         return status;
     rv_beam_reset(beam);
     rv_float_list_clear(&beam->expanded);
-    status = rv_beam_enter(beam, entry, entry_level, limits->extra, limits->extra_count, err);
+    status = rv_beam_set_reference(beam, limits->reference, limits->k, err);
+    if (status == RV_OK)
+        status = rv_beam_enter(beam, entry, entry_level, limits->extra, limits->extra_count, err);
     if (status == RV_OK)
         status = run_trace(&trace, err);
     if (status != RV_OK)

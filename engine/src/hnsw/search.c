@@ -142,7 +142,7 @@ rv_hnsw_search(const rv_hnsw *graph, const rv_allocator *allocator, const float 
                rv_error *err)
 {
     rv_metric_map map = rv_metric_map_make(graph->options.metric, 0.0f, 0.0f);
-    rv_stop_rule rule = {ef > k ? ef : k, 0.0f, 0, 0};
+    rv_stop_rule rule = {.window = ef > k ? ef : k};
     rv_hnsw_cursor *cursor;
     rv_beam *beam = NULL;
     rv_node entry;

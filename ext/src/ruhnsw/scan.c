@@ -152,6 +152,7 @@ make_rule(RuhnswScan *state)
                            ? (uint32)Max(choice->window, 1)
                            : ruhnsw_window(&state->graph, Max(choice->window, 1));
         rule->slack = choice->slack;
+        rule->reference = choice->way == RV_WAY_STATIC ? 0 : (uint32)Max(choice->window, 1);
         rule->ef = choice->ef_search;
         rule->max_distances = choice->max_distances;
     } else {

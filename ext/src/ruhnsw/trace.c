@@ -96,6 +96,7 @@ ruhnsw_trace(Relation index, const float *query, const rv_trace_limits *limits, 
 
     open_probe(&probe, index, query);
     widened.k = ruhnsw_window(&probe.graph, limits->k);
+    widened.reference = limits->k;
     if (ruhnsw_has_rest(probe.graph.geometry.storage)) {
         widened.within = is_within;
         widened.within_ctx = &probe;
