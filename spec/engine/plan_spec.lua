@@ -7,6 +7,7 @@ local STATIC, SLACK, MEMORY = lib.RV_WAY_STATIC, lib.RV_WAY_SLACK, lib.RV_WAY_ME
 local K, SAMPLES = 10, 200
 local grid = lib.rv_target_grid()
 local WHICH = 6 -- the level of 0.95
+local TARGETS = 12 -- levels of the grid
 
 -- Samples with needed efforts spread evenly: slack s finds the share s of all neighbours, ef e finds
 -- e / 200. cost: distances per unit of each way, flat beyond.
@@ -55,6 +56,63 @@ local function choose(plan, target)
    lib.rv_plan_choose(plan, target, choice)
    return choice
 end
+
+-- Searches of which a share is hard: they take `times` the distances for the same slack.
+local function make_tailed(share, times)
+   local made = make_samples { static = 2000, slack = 1000, memory = 0 }
+   for i = 0, SAMPLES - 1 do
+      local s = made.array[i]
+      local factor = i % math.floor(1 / share) == 0 and times or 1
+      local efforts, work = ffi.cast("rv_effort *", s.efforts), ffi.cast("rv_work *", s.work)
+      for j = 0, K - 1 do efforts[j].distances = 1000 * factor * efforts[j].slack end
+      for p = 0, ffi.sizeof(work.slack) / 4 - 1 do work.slack[p] = work.slack[p] * factor end
+   end
+   return made
+end
+
+local function mean_recall(samples, step)
+   local sum = 0
+   for i = 0, SAMPLES - 1 do
+      sum = sum + lib.rv_traced_recall(samples.array[i], SLACK, step.effort, step.limit)
+   end
+   return sum / SAMPLES
+end
+
+describe("the limit on distances", function()
+   it("ends the hardest searches, and the slack makes up for what they lose", function()
+      local tailed = make_tailed(0.05, 8)
+      local step = make(tailed).levels[WHICH].steps[SLACK]
+      local even = make(make_tailed(0.05, 1)).levels[WHICH].steps[SLACK]
+      assert.is_true(step.limit > 0 and step.limit < 8 * 1000 * grid[WHICH])
+      assert.is_true(step.effort > even.effort)
+      assert.is_true(mean_recall(tailed, step) >= grid[WHICH] - 1e-9)
+      -- the mean without a limit: 0.95 of the searches take 1, the others 8 times as much
+      assert.is_true(step.work <= 1.02 * 1000 * grid[WHICH] * (0.95 + 0.05 * 8))
+   end)
+
+   it("changes no slack where no search is far from the mean", function()
+      local samples = make_tailed(0.05, 1)
+      for i = 0, TARGETS - 1 do
+         local step = make(samples).levels[i].steps[SLACK]
+         assert.near(grid[i], step.effort, 0.006)
+         assert.is_true(step.limit >= 2.4 * step.work)
+      end
+   end)
+
+   it("is not set where a recall is out of reach under it, nor for one effort for all", function()
+      local plan = make(make_tailed(0.02, 1000))
+      assert.equal(0, plan.levels[TARGETS - 1].steps[SLACK].limit)
+      assert.equal(0, plan.levels[WHICH].steps[STATIC].limit)
+   end)
+
+   it("lies between those of the levels around a target", function()
+      local plan = make(make_tailed(0.05, 8))
+      local low, high = plan.levels[WHICH - 1].steps[SLACK].limit, plan.levels[WHICH].steps[SLACK].limit
+      local between = choose(plan, (grid[WHICH - 1] + grid[WHICH]) / 2).limit
+      assert.is_true(low < between and between < high)
+      assert.near(high, choose(plan, grid[WHICH]).limit, 1e-3)
+   end)
+end)
 
 describe("plans for several numbers of rows", function()
    local ks = { 10, 100, 1, 30 } -- the most common first

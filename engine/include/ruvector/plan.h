@@ -17,7 +17,7 @@
 #include "ruvector/beam.h"
 #include "ruvector/work.h"
 
-#define RV_PLAN_VERSION 1
+#define RV_PLAN_VERSION 2
 
 typedef enum rv_way {
     RV_WAY_STATIC = 0, /* one ef (for lists: probes) for every search */
@@ -35,6 +35,8 @@ typedef struct rv_plan_step {
     float recall; /* mean recall expected at this effort: of the samples' misses, miss_ratio */
     float work;   /* mean distances at equal recall: at exactly the target, or at the best
                      reachable recall; < 0: not known */
+    float limit;  /* distances after which a search ends, whatever its effort; 0: none. The effort
+                     was calibrated under it */
     uint32_t
         in_reach; /* 1: traces reached the target; 0: effort is the largest that found anything */
 } rv_plan_step;
@@ -102,6 +104,7 @@ typedef struct rv_plan_choice {
                            remembered one */
     double static_ef;   /* calibrated for this target: hard bounds are stated in it */
     double static_work; /* < 0: not known */
+    double limit;       /* hard bound on the distances of a search, lookup included; 0: none */
     double expected_recall;
     bool in_reach;
 } rv_plan_choice;
@@ -121,8 +124,8 @@ void rv_plan_choose(const rv_plan *plan, double target, rv_plan_choice *out);
 const rv_plan *rv_plan_choose_rows(const rv_plan *plans, uint32_t count, uint32_t rows,
                                    double target, rv_plan_choice *out, uint32_t *window);
 
-/* Mean recall of the samples of one way at an effort: what traces predict. */
-double rv_traced_recall(const rv_traced *sample, rv_way way, double effort);
+/* Recall of one sample at an effort and a limit (0: none) of one way: what its trace predicts. */
+double rv_traced_recall(const rv_traced *sample, rv_way way, double effort, double limit);
 
 /* Magic, version, checksum, and every field against its range. */
 rv_status rv_plan_check(const rv_plan *plan, rv_error *err);

@@ -15,12 +15,14 @@
  *                statement asks for (rows_asked.c). Further windows follow when the executor takes
  *                more
  *   guard        while the worker doubts the calibration, log(1 + slack) is multiplied (guard.c)
+ *   limit        a search ends after some multiple of the mean work of its target, which the slack
+ *                was calibrated under (plan.h): the hardest queries would take many times the mean
+ *                for their last neighbour
  *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times the
- *                static ef that reaches the same recall, and distances per window at
- *                RUV_DISTANCE_HEADROOM times what searches with that ef take on average (but at
- *                least RUV_MIN_DISTANCE_BOUND). The headroom is wide since the mean over queries
- *                is the product's promise and the hard queries, which need many times the mean,
- *                carry it
+ *                static ef that reaches the same recall, and, where no limit was calibrated,
+ * distances per window at RUV_DISTANCE_HEADROOM times what searches with that ef take on average
+ *                (but at least RUV_MIN_DISTANCE_BOUND). The headroom is wide since the mean over
+ * queries is the product's promise and the hard queries, which need many times the mean, carry it
  *
  * A bank without a plan (imported, or of a former version) serves by its index-wide pattern, with
  * everything in use.
@@ -273,7 +275,9 @@ ruv_advised_bounds(const RuvAdvice *advice, const rv_interpolation *answer, int 
     double bound = RUV_EF_HEADROOM * Max(answer->ef_search, advice->in.defaults.ef_search);
 
     *ef_search = (int)Max(Min(bound, RUV_MAX_EF_BOUND), advice->window);
-    *max_distances = distance_bound(advice->mean_work, *ef_search);
+    *max_distances = advice->known && advice->plan.limit > 0
+                         ? (uint64)Max(advice->plan.limit, 1)
+                         : distance_bound(advice->mean_work, *ef_search);
 }
 
 double
@@ -320,6 +324,8 @@ choose_adaptive(const RuvIndexIdentity *index, const RuvIndexCache *cache, const
     ruv_advised_bounds(&advice, &answer, &choice->ef_search, &choice->max_distances);
     if (choice->way == RV_WAY_MEMORY)
         choose_entry_points(index, cache, query, choice);
+    /* The work that it bounds has the lookup in it; the search counts its own. */
+    choice->max_distances -= Min(choice->lookup_distances, choice->max_distances - 1);
     choice->slack = (float)ruv_advised_slack(&advice, &answer, choice->entry_count > 0);
     apply_guard(cache, choice);
 }

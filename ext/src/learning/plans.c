@@ -113,7 +113,7 @@ ruv_plan_note_served(RuvIndexState *state, const RuvSample *sample)
     if (choice.way == RV_WAY_STATIC)
         return;
     traced_of(state, sample, &traced);
-    predicted = rv_traced_recall(&traced, choice.way, sample->head.slack);
+    predicted = rv_traced_recall(&traced, choice.way, sample->head.slack, choice.limit);
     if (predicted < 0)
         return;
     served = &state->served_misses[plan->k];
