@@ -313,6 +313,18 @@ describe("choosing by a plan", function()
 end)
 
 describe("checking a plan", function()
+   it("takes a target that went through a float for that of the level", function()
+      local plan = make(make_samples { static = 2000, slack = 1000, memory = 0 })
+      for i = 0, TARGETS - 2 do
+         -- ways that alternate, so that the level above would show
+         plan.levels[i].way = i % 2
+         plan.levels[i + 1].way = (i + 1) % 2
+         local exact, rounded = choose(plan, grid[i]), choose(plan, ffi.new("float[1]", grid[i])[0])
+         assert.equal(i % 2, tonumber(rounded.way))
+         assert.near(exact.effort, rounded.effort, 1e-3 * math.max(exact.effort, 1))
+      end
+   end)
+
    it("finds any changed byte", function()
       local plan = make(make_samples { static = 1000, slack = 900, memory = 800 })
       local bytes, err = ffi.cast("uint8_t *", plan), engine.error_buffer()

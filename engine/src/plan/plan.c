@@ -32,6 +32,8 @@
 
 #define PLAN_MAGIC 0x4E4C5052u /* "RPLN" */
 #define MAX_EFFORT 100000.0
+/* Trajectories carry a target as a float: 0.98 then lies above the level of 0.98. */
+#define TARGET_ROUNDING 1e-6
 /* The work that a limit may add to the mean, for a shorter tail. */
 #define LIMIT_PRICE 1.02
 
@@ -431,7 +433,7 @@ surround(double target, int *low, int *high, double *share)
     const double *grid = rv_target_grid();
 
     *high = 0;
-    while (*high < RV_TARGETS - 1 && target > grid[*high])
+    while (*high < RV_TARGETS - 1 && target > grid[*high] + TARGET_ROUNDING)
         (*high)++;
     *low = *high > 0 ? *high - 1 : 0;
     *share = 1.0;
