@@ -185,7 +185,8 @@ describe("the choice of policies", function()
                learning.set_target_of(db, "items", { "slack", "memory" }, 1)
                learning.search(db, "items", learning.queries(SEARCHES, 100 + i))
                local found = report(name)
-               return found and found.calls >= SEARCHES / 4 and found
+               return found and found.calls >= SEARCHES / 4 and found,
+                  ("%s calls, %s"):format(found and found.calls, learning.stats(db, "items").state)
             end)
          end
          local found = reports.more

@@ -204,6 +204,11 @@ describe("the policies of a running server", function()
       after_each(function()
          db:exec("ALTER SYSTEM RESET ruvector.policy_directory")
          db:exec("SELECT pg_reload_conf()")
+         -- The verdict alone may be the former one, kept because the other directory's is broken.
+         clock.wait_until("the session to read the setting", learning.LIMIT, function()
+            local found = db:value("SHOW ruvector.policy_directory")
+            return found == directory, found
+         end)
          wait_for_verdict(db, "verdict")
       end)
 
