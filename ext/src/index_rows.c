@@ -1,5 +1,8 @@
 /*
  * index_rows.c - see index_rows.h.
+ *
+ * In an exact pass each row is fetched, detoasted and compared with every query while it is in the
+ * cache, in blocks: the price of a row is shared by the queries.
  */
 #include "index_rows.h"
 
@@ -11,9 +14,12 @@
 #include "nodes/execnodes.h"
 #include "utils/snapmgr.h"
 
-void
+/* Rows between two questions whether a pass may go on. */
+#define ROWS_BETWEEN 1024
+
+bool
 ruv_index_rows(Relation table, Relation index, const RuvIndexIdentity *identity, ruv_each_row each,
-               void *ctx)
+               ruv_may_go_on go_on, void *ctx)
 {
     IndexInfo *info = BuildIndexInfo(index);
     EState *estate = CreateExecutorState();
@@ -21,9 +27,11 @@ ruv_index_rows(Relation table, Relation index, const RuvIndexIdentity *identity,
     ExprState *predicate = ExecPrepareQual(info->ii_Predicate, estate);
     TupleTableSlot *slot = table_slot_create(table, NULL);
     TableScanDesc scan = table_beginscan(table, GetActiveSnapshot(), 0, NULL);
+    bool complete = true;
+    uint64 seen = 0;
 
     econtext->ecxt_scantuple = slot;
-    while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+    while (complete && table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
         MemoryContext former = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
         Datum values[INDEX_MAX_KEYS];
         bool nulls[INDEX_MAX_KEYS];
@@ -39,8 +47,83 @@ ruv_index_rows(Relation table, Relation index, const RuvIndexIdentity *identity,
         }
         MemoryContextSwitchTo(former);
         ResetExprContext(econtext);
+        if (go_on != NULL && ++seen % ROWS_BETWEEN == 0)
+            complete = go_on(ctx);
     }
     table_endscan(scan);
     ExecDropSingleTupleTableSlot(slot);
     FreeExecutorState(estate);
+    return complete;
+}
+
+/* ---- the nearest of them --------------------------------------------------------------------- */
+
+/* Rows on their way to the comparison, block by block. */
+typedef struct Feed {
+    rv_exact *exact;
+    int dim;
+    float *vectors; /* RV_EXACT_BLOCK x dim */
+    const float *rows[RV_EXACT_BLOCK];
+    uint64 ids[RV_EXACT_BLOCK];
+    int count;
+    ruv_may_go_on go_on;
+    void *ctx;
+} Feed;
+
+static void
+feed_block(Feed *feed)
+{
+    rv_error err = {0};
+
+    if (feed->count > 0)
+        ruv_check(rv_exact_feed(feed->exact, feed->rows, feed->ids, (uint32_t)feed->count, &err),
+                  &err, "finding true neighbours");
+    feed->count = 0;
+}
+
+static void
+feed_row(void *ctx, const float *vector, ItemPointer tid)
+{
+    Feed *feed = ctx;
+    float *copy = feed->vectors + (Size)feed->count * feed->dim;
+
+    memcpy(copy, vector, sizeof(float) * feed->dim);
+    feed->rows[feed->count] = copy;
+    feed->ids[feed->count] = ruv_row_id(tid);
+    if (++feed->count == RV_EXACT_BLOCK)
+        feed_block(feed);
+}
+
+static bool
+feed_goes_on(void *ctx)
+{
+    const Feed *feed = ctx;
+
+    return feed->go_on(feed->ctx);
+}
+
+rv_exact *
+ruv_exact_pass(Relation table, Relation index, const RuvIndexIdentity *identity,
+               const float *queries, int count, uint32 width, ruv_may_go_on go_on, void *ctx)
+{
+    Feed feed = {.dim = identity->dim, .go_on = go_on, .ctx = ctx};
+    rv_allocator *allocator = palloc(sizeof(*allocator)); /* what is returned keeps it */
+    rv_error err = {0};
+    bool complete;
+
+    ruv_context_allocator(CurrentMemoryContext, allocator);
+    ruv_check(rv_exact_create(allocator, identity->metric, identity->metric == RV_METRIC_COSINE,
+                              queries, (uint32_t)count, (uint32_t)identity->dim, width, &feed.exact,
+                              &err),
+              &err, "finding true neighbours");
+    feed.vectors = palloc(sizeof(float) * identity->dim * RV_EXACT_BLOCK);
+    complete = ruv_index_rows(table, index, identity, feed_row, go_on != NULL ? feed_goes_on : NULL,
+                              &feed);
+    if (complete)
+        feed_block(&feed);
+    pfree(feed.vectors);
+    if (complete)
+        return feed.exact;
+    rv_exact_destroy(feed.exact);
+    return NULL;
 }

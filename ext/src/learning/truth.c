@@ -1,10 +1,8 @@
 /*
  * truth.c - the true neighbours of a batch of searches.
  *
- * They come from one pass over the table for the whole batch: each row is fetched, detoasted and
- * compared with every query while it is in the cache. So the price of a row is shared, and a larger
- * batch is cheaper per search. Expression indexes and partial indexes are honoured: the rows and
- * values are those that the index would hold.
+ * They come from one pass over the table for the whole batch (index_rows.h), so that a larger batch
+ * is cheaper per search.
  *
  * On a table so large that even a small batch would take longer than RUV_PASS_SECONDS the truth is
  * estimated by a search of RUV_REFERENCE_EF instead, and the samples say so (exact = false).
@@ -15,15 +13,12 @@
 #include "learning/truth.h"
 #include "learning/linking.h"
 
-#include "access/tableam.h"
-#include "catalog/index.h"
-#include "executor/executor.h"
-#include "nodes/execnodes.h"
+#include "index_rows.h"
+
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 #define RUV_PASS_SECONDS 1.0
 #define RUV_MIN_BATCH 32
@@ -32,16 +27,6 @@
  * a batch depends on them. */
 #define RUV_ROW_SECONDS 0.6e-6
 #define RUV_ELEMENT_SECONDS 0.12e-9
-
-/* The rows of the index, block by block. */
-typedef struct RowFeed {
-    rv_exact *exact;
-    const RuvIndexIdentity *identity;
-    float *vectors; /* RV_EXACT_BLOCK x dim */
-    const float *rows[RV_EXACT_BLOCK];
-    uint64 ids[RV_EXACT_BLOCK];
-    int count;
-} RowFeed;
 
 double
 ruv_table_rows(Relation table)
@@ -75,34 +60,6 @@ ruv_batch_limit(Relation table, int dim)
 
 /* ---- truth by a pass over the table -------------------------------------------------------- */
 
-static void
-feed_block(RowFeed *feed)
-{
-    rv_error err = {0};
-
-    if (feed->count > 0)
-        ruv_check(rv_exact_feed(feed->exact, feed->rows, feed->ids, (uint32_t)feed->count, &err),
-                  &err, "finding true neighbours");
-    feed->count = 0;
-}
-
-static void
-feed_row(RowFeed *feed, Datum value, ItemPointer tid)
-{
-    const float *vector = ruv_index_prepare(feed->identity, value);
-    int dim = feed->identity->dim;
-    float *copy = feed->vectors + (size_t)feed->count * dim;
-
-    if (vector == NULL)
-        return;
-    memcpy(copy, vector, sizeof(float) * dim);
-    feed->rows[feed->count] = copy;
-    feed->ids[feed->count] =
-        ((uint64)ItemPointerGetBlockNumber(tid) << 16) | ItemPointerGetOffsetNumber(tid);
-    if (++feed->count == RV_EXACT_BLOCK)
-        feed_block(feed);
-}
-
 /*
  * Whether somebody waits for a lock that conflicts with ours. PostgreSQL does not tell the holder
  * of a weak lock; but a request for another weak mode is refused while a conflicting request waits.
@@ -123,42 +80,6 @@ ruv_somebody_waits(Relation table, Relation index)
     return waited_for(table) || waited_for(index);
 }
 
-/* Feeds every row that the index holds. False: stopped early. */
-static bool
-feed_table(RowFeed *feed, Relation table, Relation index)
-{
-    IndexInfo *info = BuildIndexInfo(index);
-    EState *estate = CreateExecutorState();
-    ExprContext *econtext = GetPerTupleExprContext(estate);
-    ExprState *predicate = ExecPrepareQual(info->ii_Predicate, estate);
-    TupleTableSlot *slot = table_slot_create(table, NULL);
-    TableScanDesc scan = table_beginscan(table, GetActiveSnapshot(), 0, NULL);
-    bool complete = true;
-    uint64 seen = 0;
-
-    econtext->ecxt_scantuple = slot;
-    while (complete && table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
-        Datum values[INDEX_MAX_KEYS];
-        bool nulls[INDEX_MAX_KEYS];
-        MemoryContext former = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-
-        if (ExecQual(predicate, econtext)) {
-            FormIndexDatum(info, slot, estate, values, nulls);
-            if (!nulls[0])
-                feed_row(feed, values[0], &slot->tts_tid);
-        }
-        MemoryContextSwitchTo(former);
-        ResetExprContext(econtext);
-        if (++seen % 1024 == 0)
-            complete = !ruv_somebody_waits(table, index);
-    }
-    feed_block(feed);
-    table_endscan(scan);
-    ExecDropSingleTupleTableSlot(slot);
-    FreeExecutorState(estate);
-    return complete;
-}
-
 /* True neighbours that a search is looked at for. */
 static uint32
 wanted(const RuvIndexState *state, const RuvSample *sample)
@@ -177,6 +98,19 @@ widest(const RuvIndexState *state, RuvSample **batch, int count)
     return width;
 }
 
+typedef struct Relations {
+    Relation table;
+    Relation index;
+} Relations;
+
+static bool
+nobody_waits(void *ctx)
+{
+    const Relations *relations = ctx;
+
+    return !ruv_somebody_waits(relations->table, relations->index);
+}
+
 static bool
 truth_by_pass(RuvTruth *truth, RuvIndexState *state, Relation table, Relation index,
               RuvSample **batch, int count)
@@ -184,23 +118,17 @@ truth_by_pass(RuvTruth *truth, RuvIndexState *state, Relation table, Relation in
     int dim = state->identity.dim;
     float *queries = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(float) * dim * count);
     rv_exact_hit *hits = palloc(sizeof(rv_exact_hit) * truth->width);
-    RowFeed feed = {0};
-    rv_allocator allocator;
-    rv_error err = {0};
-    bool complete;
+    Relations relations = {table, index};
+    rv_exact *exact;
 
     for (int i = 0; i < count; i++)
         memcpy(queries + (size_t)i * dim, batch[i]->query, sizeof(float) * dim);
-    ruv_context_allocator(CurrentMemoryContext, &allocator);
-    ruv_check(rv_exact_create(&allocator, state->identity.metric,
-                              state->identity.metric == RV_METRIC_COSINE, queries, (uint32_t)count,
-                              (uint32_t)dim, truth->width, &feed.exact, &err),
-              &err, "finding true neighbours");
-    feed.identity = &state->identity;
-    feed.vectors = palloc(sizeof(float) * dim * RV_EXACT_BLOCK);
-    complete = feed_table(&feed, table, index);
-    for (int i = 0; complete && i < count; i++) {
-        uint32 found = rv_exact_result(feed.exact, (uint32_t)i, hits);
+    exact = ruv_exact_pass(table, index, &state->identity, queries, count, truth->width,
+                           nobody_waits, &relations);
+    if (exact == NULL)
+        return false;
+    for (int i = 0; i < count; i++) {
+        uint32 found = rv_exact_result(exact, (uint32_t)i, hits);
 
         truth->found[i] = Min(found, wanted(state, batch[i]));
         for (uint32 j = 0; j < truth->found[i]; j++) {
@@ -208,9 +136,9 @@ truth_by_pass(RuvTruth *truth, RuvIndexState *state, Relation table, Relation in
             truth->ids[(size_t)i * truth->width + j] = hits[j].id;
         }
     }
-    rv_exact_destroy(feed.exact);
+    rv_exact_destroy(exact);
     truth->exact = true;
-    return complete;
+    return true;
 }
 
 static void

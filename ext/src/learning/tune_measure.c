@@ -56,12 +56,6 @@ ruv_tune_add_query(RuvTuneQueries *queries, const float *vector)
     put_query(queries, queries->count++, vector);
 }
 
-static uint64
-row_id(ItemPointer tid)
-{
-    return ((uint64)ItemPointerGetBlockNumber(tid) << 16) | ItemPointerGetOffsetNumber(tid);
-}
-
 typedef struct HoldOut {
     RuvTuneQueries *queries;
     rv_prng prng;
@@ -82,7 +76,7 @@ hold_out_row(void *ctx, const float *vector, ItemPointer tid)
         place = rv_prng_below(&draw->prng, draw->seen);
     if (place < (uint64)queries->room) {
         put_query(queries, (int)place, vector);
-        queries->own[place] = row_id(tid);
+        queries->own[place] = ruv_row_id(tid);
     }
 }
 
@@ -94,43 +88,10 @@ ruv_tune_hold_out(RuvTuneQueries *queries, Relation table, Relation index,
 
     rv_prng_seed(&draw.prng, identity->epoch);
     queries->held_out = true;
-    ruv_index_rows(table, index, identity, hold_out_row, &draw);
+    (void)ruv_index_rows(table, index, identity, hold_out_row, NULL, &draw);
 }
 
 /* ---- truth --------------------------------------------------------------------------------- */
-
-typedef struct Feed {
-    rv_exact *exact;
-    int dim;
-    float *vectors; /* RV_EXACT_BLOCK x dim */
-    const float *rows[RV_EXACT_BLOCK];
-    uint64 ids[RV_EXACT_BLOCK];
-    int count;
-} Feed;
-
-static void
-feed_block(Feed *feed)
-{
-    rv_error err = {0};
-
-    if (feed->count > 0)
-        ruv_check(rv_exact_feed(feed->exact, feed->rows, feed->ids, (uint32_t)feed->count, &err),
-                  &err, "finding true neighbours");
-    feed->count = 0;
-}
-
-static void
-feed_row(void *ctx, const float *vector, ItemPointer tid)
-{
-    Feed *feed = ctx;
-    float *copy = feed->vectors + (Size)feed->count * feed->dim;
-
-    memcpy(copy, vector, sizeof(float) * feed->dim);
-    feed->rows[feed->count] = copy;
-    feed->ids[feed->count] = row_id(tid);
-    if (++feed->count == RV_EXACT_BLOCK)
-        feed_block(feed);
-}
 
 /* The neighbours of one query without the query itself; the last one's distance. */
 static void
@@ -170,23 +131,15 @@ ruv_tune_find_truth(RuvTuneQueries *queries, Relation table, Relation index,
 {
     uint32 width = (uint32)queries->k + 1;
     rv_exact_hit *hits = palloc(sizeof(*hits) * width);
-    Feed feed = {.dim = queries->dim};
-    rv_allocator allocator;
-    rv_error err = {0};
+    rv_exact *exact;
 
     if (queries->count == 0)
         return;
-    ruv_context_allocator(CurrentMemoryContext, &allocator);
-    ruv_check(rv_exact_create(&allocator, identity->metric, identity->metric == RV_METRIC_COSINE,
-                              queries->vectors, (uint32_t)queries->count, (uint32_t)queries->dim,
-                              width, &feed.exact, &err),
-              &err, "finding true neighbours");
-    feed.vectors = palloc(sizeof(float) * queries->dim * RV_EXACT_BLOCK);
-    ruv_index_rows(table, index, identity, feed_row, &feed);
-    feed_block(&feed);
+    exact =
+        ruv_exact_pass(table, index, identity, queries->vectors, queries->count, width, NULL, NULL);
     for (int i = 0; i < queries->count; i++)
-        take_truth(queries, i, hits, rv_exact_result(feed.exact, (uint32_t)i, hits));
-    rv_exact_destroy(feed.exact);
+        take_truth(queries, i, hits, rv_exact_result(exact, (uint32_t)i, hits));
+    rv_exact_destroy(exact);
     drop_empty(queries);
 }
 
