@@ -250,7 +250,7 @@ link_in(RuhnswWriter *writer, uint64 from, uint64 ref)
 }
 
 /* The live nodes near ref that a search finds which starts at the root and stays on layer 0: all of
- * them are within reach. False: there is no root, or no ref any more. */
+ * them are within reach. False: ref is not there any more. */
 static bool
 search_near(RuhnswWriter *writer, uint64 root, uint64 ref, uint32 *count)
 {
@@ -258,14 +258,13 @@ search_near(RuhnswWriter *writer, uint64 root, uint64 ref, uint32 *count)
     rv_neighbour *entry = &writer->entries[0];
     rv_error err;
 
-    *count = 0;
-    if (root == RUHNSW_NO_REF || !ruhnsw_load_node(graph, ref, writer->vector, NULL, NULL))
+    if (!ruhnsw_load_node(graph, ref, writer->vector, NULL, NULL))
         return false;
     graph->query = writer->vector;
     ruv_reader_refresh(&graph->reader);
     entry->node = root;
     if (graph->graph.distance(graph, root, &entry->distance, &entry->flags) != RV_OK)
-        return false;
+        ruhnsw_corrupt(graph->index, ruhnsw_ref_block(root), "the root of layer 0 is not there");
     ruv_check(rv_beam_search_level(writer->beam, entry, 1, writer->ef_construction, 0,
                                    writer->found, count, &err),
               &err, "ruhnsw connect");
