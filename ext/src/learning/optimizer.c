@@ -16,13 +16,14 @@
  *                more
  *   guard        while the worker doubts the calibration, log(1 + slack) is multiplied (guard.c)
  *   limit        a search ends after some multiple of the mean work of its target, which the slack
- *                was calibrated under (plan.h): the hardest queries would take many times the mean
+ *                was calibrated under (plan.c): the hardest queries would take many times the mean
  *                for their last neighbour
  *   hard bounds  a wrong calibration must not cost without limit: ef at RUV_EF_HEADROOM times the
  *                static ef that reaches the same recall, and, where no limit was calibrated,
- * distances per window at RUV_DISTANCE_HEADROOM times what searches with that ef take on average
- *                (but at least RUV_MIN_DISTANCE_BOUND). The headroom is wide since the mean over
- * queries is the product's promise and the hard queries, which need many times the mean, carry it
+ *                distances per window at RUV_DISTANCE_HEADROOM times what searches with that ef
+ *                take on average (but at least RUV_MIN_DISTANCE_BOUND). The headroom is wide since
+ *                the mean over queries is the product's promise and the hard queries, which need
+ *                many times the mean, carry it
  *
  * A bank without a plan (imported, or of a former version) serves by its index-wide pattern, with
  * everything in use.
