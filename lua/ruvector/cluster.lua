@@ -27,6 +27,7 @@ local M = {}
 local DEFAULT_PG_CONFIG = "/usr/lib/postgresql/15/bin/pg_config"
 local SOCKET_PATH_LIMIT = 107 -- bytes of sun_path without its terminator
 local PORT = 5432             -- names the socket file only
+local RELOAD_LIMIT = 60       -- seconds for a session to read new settings
 local SUPERUSER = "postgres"
 
 -- Settings of every private cluster; options.settings adds to them and overrides them. fsync is
@@ -175,7 +176,7 @@ local function setting_lines(settings)
 end
 
 --- Writes the configuration file anew: the defaults, the cluster's own settings, and `settings`
--- (name -> value), which the cluster remembers. Takes effect at the next start, or at reload().
+-- (name -> value), which the cluster remembers. Takes effect at the next start, or by apply().
 function Cluster:configure(settings)
    for name, value in pairs(settings or {}) do self.settings[name] = value end
    local file = assert(io.open(self.data .. "/ruvector.conf", "w"))
@@ -270,8 +271,23 @@ function Cluster:restart(mode)
    return self:start()
 end
 
---- Makes the server read its configuration again; configure() first to change it.
-function Cluster:reload() check_run(self:pg_ctl("reload", "-s"), "pg_ctl reload") end
+--- Changes settings (as in configure) of the running server, and returns when `session` and the others
+-- given have read them: so have then sessions that begin later, and the server has told its workers.
+-- Settings that need a restart are not waited for.
+function Cluster:apply(settings, session, ...)
+   local sessions, before = { session, ... }, {}
+   assert(session, "apply needs a session to see the settings arrive in")
+   -- A time of its own for each session: when it last read the configuration.
+   local function loaded(one) return one:value("SELECT extract(epoch FROM pg_conf_load_time())::float8") end
+   for i, one in ipairs(sessions) do before[i] = loaded(one) end
+   self:configure(settings)
+   check_run(self:pg_ctl("reload", "-s"), "pg_ctl reload")
+   for i, one in ipairs(sessions) do
+      clock.wait_until("a session to read its configuration anew", RELOAD_LIMIT, function()
+         return loaded(one) ~= before[i]
+      end)
+   end
+end
 
 --- Sends a signal by number (default SIGKILL) to a process of this server.
 function Cluster:kill(pid, number)

@@ -43,13 +43,11 @@ describe("a private cluster", function()
       assert.equal("it's %p ", db:value("SHOW log_line_prefix"))
    end)
 
-   it("takes settings without a restart by reload", function()
+   it("takes settings without a restart, in sessions old and new", function()
       local db = server:connect()
-      server:configure { work_mem = "9MB" }
-      server:reload()
-      clock.wait_until("the setting to arrive", 30, function()
-         return db:value("SHOW work_mem") == "9MB"
-      end)
+      server:apply({ work_mem = "9MB" }, db)
+      assert.equal("9MB", db:value("SHOW work_mem"))
+      assert.equal("9MB", server:connect():value("SHOW work_mem"))
       db:close()
    end)
 

@@ -264,12 +264,8 @@ describe("feedback", function()
       end)
 
       it("beyond the rate of a role, and not of others", function()
-         server:configure { ["ruvector.feedback_rate"] = "3" }
-         server:reload()
+         server:apply({ ["ruvector.feedback_rate"] = "3" }, db)
          local app, owner = connect("app"), connect("owner")
-         clock.wait_until("the setting to arrive", LIMIT, function()
-            return app:value("SHOW ruvector.feedback_rate") == "3"
-         end)
          db:exec("DELETE FROM ruvector_feedback WHERE user_id = 'app'::regrole")
          local ids = {}
          for i = 1, 4 do
@@ -282,8 +278,7 @@ describe("feedback", function()
          assert.truthy(err.message:find("3 searches within a minute", 1, true))
          assert.equal("unchanged", record(app, ids[1][1], { ids[1][2] }).status)
          assert.equal("recorded", record(owner, ids[4][1], { ids[4][2] }).status)
-         server:configure { ["ruvector.feedback_rate"] = "1000000" }
-         server:reload()
+         server:apply({ ["ruvector.feedback_rate"] = "1000000" }, db)
       end)
 
       it("after a hundred changes of mind", function()
@@ -403,11 +398,7 @@ describe("feedback", function()
       end
 
       local function set_share(share)
-         server:configure { ["ruvector.feedback_share"] = tostring(share) }
-         server:reload()
-         clock.wait_until("the setting to arrive", LIMIT, function()
-            return tonumber(db:value("SHOW ruvector.feedback_share")) == share
-         end)
+         server:apply({ ["ruvector.feedback_share"] = tostring(share) }, db)
          extract()
       end
 

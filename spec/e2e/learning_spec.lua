@@ -298,12 +298,8 @@ describe("a table that learns", function()
    end)
 
    it("stores a hash in the place of the query when asked to", function()
-      server:configure { ["ruvector.trajectory_anonymize"] = "on" }
-      server:reload()
       connect()
-      clock.wait_until("the setting to arrive", LIMIT, function()
-         return db:value("SHOW ruvector.trajectory_anonymize") == "on"
-      end)
+      server:apply({ ["ruvector.trajectory_anonymize"] = "on" }, db)
       learning.create_table(db, "private_items", 200)
       local stats = learning.teach(db, "private_items")
       assert.is_true(stats.patterns > 0)
@@ -315,8 +311,7 @@ describe("a table that learns", function()
       assert.equal(rows.all, rows.hashes)
       assert.equal(0, db:value([[SELECT count(*) FROM ruvector_memory
          WHERE table_id = 'private_items'::regclass]]))
-      server:configure { ["ruvector.trajectory_anonymize"] = "off" }
-      server:reload()
+      server:apply({ ["ruvector.trajectory_anonymize"] = "off" }, db)
    end)
 
    it("honours partial and expression indexes", function()

@@ -35,13 +35,7 @@ local function take_away(db)
    return -db:value("SELECT links FROM ruvector_heal_index('packages_embedding', reset => true)")
 end
 
-local function setting(server, db, name, value)
-   db:exec(("ALTER SYSTEM SET ruvector.%s = %s"):format(name, value))
-   db:exec("SELECT pg_reload_conf()")
-   clock.wait_until(name .. " to be set", 60, function()
-      return server:connect():value("SHOW ruvector." .. name) == value:gsub("'", "")
-   end)
-end
+local function setting(server, db, name, value) server:apply({ ["ruvector." .. name] = value }, db) end
 
 describe("learned links", function()
    local server, db
@@ -99,7 +93,7 @@ describe("learned links", function()
       start(8000)
       db:exec("SELECT ruvector_enable_learning('packages', trajectory_window => 5000, min_samples => 50)")
       local hold = pause.hold(server, "ruvector-links-written")
-      setting(server, db, "debug_pause_points", "'ruvector-links-written'")
+      setting(server, db, "debug_pause_points", "ruvector-links-written")
       packages.search(db, 0, 1199)
       local worker = clock.wait_until("the worker to have written links", 60, function()
          local pid = learning.stats(db, "packages").worker_pid
@@ -114,8 +108,8 @@ describe("learned links", function()
          local asked, rows = pcall(session.exec, session, "SELECT 1 FROM pg_stat_activity WHERE pid = $1",
             worker)
          if not asked or #rows > 0 then return false end
-         session:exec("ALTER SYSTEM RESET ruvector.debug_pause_points")
-         return session:value("SELECT pg_reload_conf()") and session
+         setting(server, session, "debug_pause_points", "")
+         return true
       end)
       db = server:connect()
       clock.wait_until("the round to be taken back", 60, function() return rounds(db, "interrupted") == 1 end)

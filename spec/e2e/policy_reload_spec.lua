@@ -192,23 +192,14 @@ describe("the policies of a running server", function()
 
       local function write_elsewhere(text) put(elsewhere .. "/verdict.lua", text) end
 
-      local function move(to)
-         db:exec(("ALTER SYSTEM SET ruvector.policy_directory = '%s'"):format(to))
-         db:exec("SELECT pg_reload_conf()")
-      end
+      local function move(to) server:apply({ ["ruvector.policy_directory"] = to }, db) end
 
       before_each(function()
          elsewhere = server.directory .. "/elsewhere"
          assert(os.execute("mkdir -p '" .. elsewhere .. "' && chmod 755 '" .. elsewhere .. "'") == 0)
       end)
       after_each(function()
-         db:exec("ALTER SYSTEM RESET ruvector.policy_directory")
-         db:exec("SELECT pg_reload_conf()")
-         -- The verdict alone may be the former one, kept because the other directory's is broken.
-         clock.wait_until("the session to read the setting", learning.LIMIT, function()
-            local found = db:value("SHOW ruvector.policy_directory")
-            return found == directory, found
-         end)
+         move(directory)
          wait_for_verdict(db, "verdict")
       end)
 

@@ -38,11 +38,7 @@ describe("queries that were searched for", function()
    end
 
    local function anonymize(setting)
-      server:configure { ["ruvector.trajectory_anonymize"] = setting }
-      server:reload()
-      clock.wait_until("the setting to arrive", learning.LIMIT, function()
-         return db:value("SHOW ruvector.trajectory_anonymize") == setting
-      end)
+      server:apply({ ["ruvector.trajectory_anonymize"] = setting }, db)
    end
 
    local function wait_judged()

@@ -104,11 +104,7 @@ describe("while ruvector.learning_enabled is off", function()
    local server, db
 
    local function switch(setting)
-      server:configure { ["ruvector.learning_enabled"] = setting }
-      server:reload()
-      clock.wait_until("the setting to arrive", learning.LIMIT, function()
-         return db:value("SHOW ruvector.learning_enabled") == setting
-      end)
+      server:apply({ ["ruvector.learning_enabled"] = setting }, db)
    end
 
    setup(function()

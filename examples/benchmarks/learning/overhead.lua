@@ -170,12 +170,10 @@ function M.run(server, set, learning_budget)
       { "SET ruvector.adaptive_search = off", "SET ruvector.adaptive_search = on" })
    out.decision_in_place_us = decisions[2] - decisions[1]
    -- The worker must not learn from these, only drain them.
-   server:configure { ["ruvector.learning_budget"] = 0.001 }
-   server:reload()
+   server:apply({ ["ruvector.learning_budget"] = 0.001 }, db)
    local off, on = "SET ruvector.trajectory_sample_rate = 0", "SET ruvector.trajectory_sample_rate = 1"
    local searches, ratios = in_turns(db, pid, "SELECT pg_temp.run_searches($1)", some, { off, on, off })
-   server:configure { ["ruvector.learning_budget"] = learning_budget }
-   server:reload()
+   server:apply({ ["ruvector.learning_budget"] = learning_budget }, db)
    out.search_us, out.recorded_search_us = searches[1], searches[2]
    out.recording_share, out.noise_share = ratios[2] - 1, ratios[3] - 1
    out.decision_share = out.decision_us / out.search_us
