@@ -29,7 +29,7 @@ describe("learned links", function()
    -- Lets it be this hour where the server is.
    local function set_hour(hour)
       local now = db:value("SELECT extract(epoch FROM now() AT TIME ZONE 'UTC')::float8") / 3600 % 24
-      -- POSIX counts what is west of Greenwich; rounded down, it is later than the hour by less than a minute.
+      -- POSIX counts what is west of Greenwich; rounded down, it is past the hour by less than a minute.
       local west = math.floor(((now - hour + 12) % 24 - 12) * 60)
       local zone = ("<spec>%s%02d:%02d"):format(west < 0 and "-" or "+", math.floor(math.abs(west) / 60),
          math.abs(west) % 60)
