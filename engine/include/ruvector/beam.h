@@ -195,7 +195,8 @@ typedef struct rv_trace_limits {
 typedef struct rv_effort {
     float slack;        /* least slack that finds it; INFINITY: not found within the limits */
     uint32_t ef;        /* least ef_search, at least k; UINT32_MAX: not found */
-    uint32_t distances; /* distance computations done when it was found; UINT32_MAX: not found */
+    uint32_t distances; /* distance computations done before the expansion that found it: a search
+                           with any larger max_distances finds it; UINT32_MAX: not found */
 } rv_effort;
 
 typedef struct rv_trace_summary {

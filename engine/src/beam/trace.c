@@ -25,6 +25,7 @@ typedef struct rv_trace {
     rv_beam *beam;
     rv_trace_limits limits;
     uint32_t max_ef; /* at least k */
+    uint32_t spent;  /* distances before the expansion at hand */
     float slack;     /* running maxima */
     uint32_t ef;
     rv_slack_rule slack_rule; /* of slack */
@@ -138,6 +139,15 @@ is_true(const rv_trace *trace, const rv_neighbour *entry)
     return (double)entry->distance <= trace->truth_bound;
 }
 
+/* What is found from here on is found at this work. */
+static void
+note_spent(rv_trace *trace)
+{
+    uint64_t distances = trace->beam->stats.distances;
+
+    trace->spent = distances < UINT32_MAX ? (uint32_t)distances : UINT32_MAX - 1;
+}
+
 static void
 add_visited(rv_trace *trace, rv_neighbour entry)
 {
@@ -158,8 +168,7 @@ add_visited(rv_trace *trace, rv_neighbour entry)
 
             effort->slack = trace->slack;
             effort->ef = trace->ef;
-            effort->distances = beam->stats.distances < UINT32_MAX ? (uint32_t)beam->stats.distances
-                                                                   : UINT32_MAX - 1;
+            effort->distances = trace->spent;
         }
     }
     if (beam->pending.count < trace->limits.k ||
@@ -195,6 +204,7 @@ run_trace(rv_trace *trace, rv_error *err)
 
     if (status != RV_OK)
         return status;
+    note_spent(trace);
     for (size_t i = 0; i < beam->beyond.count; i++)
         add_visited(trace, beam->beyond.items[i]);
     rv_entry_list_clear(&beam->beyond);
@@ -215,6 +225,7 @@ run_trace(rv_trace *trace, rv_error *err)
         if (!raise_effort(trace, next.distance))
             break;
         rv_work_meter_note(&trace->meter, trace->slack, trace->ef, beam->stats.distances);
+        note_spent(trace);
         status = rv_beam_expand(beam, next.node, 0, err);
         if (status != RV_OK)
             return status;

@@ -51,7 +51,7 @@ note_list(rv_trace_summary *summary, uint32_t list)
 
 /* Looks for true neighbours among the rows of the list that was just visited. */
 static void
-take_found(rv_ivf *ivf, float slack, uint32_t truth_count, rv_effort *efforts,
+take_found(rv_ivf *ivf, float slack, uint64_t spent, uint32_t truth_count, rv_effort *efforts,
            rv_trace_summary *summary)
 {
     for (size_t i = 0; i < ivf->suspects.count && summary->found < truth_count; i++) {
@@ -65,8 +65,8 @@ take_found(rv_ivf *ivf, float slack, uint32_t truth_count, rv_effort *efforts,
             continue;
         efforts[summary->found++] = (rv_effort){.slack = slack,
                                                 .ef = (uint32_t)ivf->stats.hops,
-                                                .distances = ivf->stats.distances < UINT32_MAX
-                                                                 ? (uint32_t)ivf->stats.distances
+                                                .distances = spent < UINT32_MAX
+                                                                 ? (uint32_t)spent
                                                                  : UINT32_MAX - 1};
         note_list(summary, item->list);
     }
@@ -83,6 +83,7 @@ run(rv_ivf *ivf, const rv_trace_limits *limits, uint32_t truth_count, rv_effort 
     rv_work_meter_start(&meter, limits->work, limits->work_slack, limits->work_ef);
     while (summary->found < truth_count || !rv_work_meter_done(&meter)) {
         float excess;
+        uint64_t spent = ivf->stats.distances;
         rv_status status;
 
         if (ivf->list_count == 0) {
@@ -99,7 +100,7 @@ run(rv_ivf *ivf, const rv_trace_limits *limits, uint32_t truth_count, rv_effort 
         status = rv_ivf_visit_list(ivf, err);
         if (status != RV_OK)
             return status;
-        take_found(ivf, slack, truth_count, efforts, summary);
+        take_found(ivf, slack, spent, truth_count, efforts, summary);
     }
     return RV_OK;
 }

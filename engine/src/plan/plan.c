@@ -10,7 +10,10 @@
  * The slack is calibrated under a limit of distances, a multiple of what the target takes in the
  * mean: few searches meet it, but those that would take ten times the mean for the last neighbour
  * are paid for by all others. The slack is then a little larger, for the same recall. The least
- * multiple is taken with which the recall is in reach and the mean work hardly grows.
+ * multiple is taken with which the recall is in reach and the mean work hardly grows. Where a search
+ * without any slack reaches more than is asked for (it keeps more rows than it returns, since codes
+ * are rough), the limit falls until it does not: that ends the longest searches first, whose
+ * neighbours cost most.
  *
  * The aim also answers for what a trace cannot see: it counts every true neighbour that it visits,
  * of which a search that walks by codes may leave one out of its window. The ratio of served to
@@ -44,7 +47,7 @@ static const double limit_multiples[] = {2.5, 3.0, 4.0, 6.0};
 
 typedef struct need {
     double value;     /* least effort that finds one true neighbour; INFINITY: none */
-    double distances; /* computed when it was found */
+    double distances; /* a larger limit than this finds it */
     double weight;
 } need;
 
@@ -53,7 +56,7 @@ typedef struct pool {
     const rv_traced *samples;
     uint32_t sample_count;
     rv_way way;
-    need *needs; /* ascending */
+    need *needs; /* ascending by effort, those of one effort by distances */
     size_t count;
     double weight;
     uint32_t traced;
@@ -113,7 +116,7 @@ rv_traced_recall(const rv_traced *sample, rv_way way, double effort, double limi
     if (efforts == NULL || sample->count == 0)
         return -1.0;
     while (found < sample->count && effort_value(&efforts[found], way) <= effort &&
-           (double)efforts[found].distances <= most)
+           (double)efforts[found].distances < most)
         found++;
     return (double)found / sample->count;
 }
@@ -123,10 +126,12 @@ rv_traced_recall(const rv_traced *sample, rv_way way, double effort, double limi
 static int
 compare_needs(const void *a, const void *b)
 {
-    double left = ((const need *)a)->value;
-    double right = ((const need *)b)->value;
+    const need *left = a;
+    const need *right = b;
 
-    return (left > right) - (left < right);
+    if (left->value != right->value)
+        return left->value < right->value ? -1 : 1;
+    return (left->distances > right->distances) - (left->distances < right->distances);
 }
 
 static rv_status
@@ -172,7 +177,7 @@ effort_for(const pool *p, double recall, double limit, bool *in_reach)
 
     *in_reach = false;
     for (size_t i = 0; i < p->count && !*in_reach && isfinite(p->needs[i].value); i++) {
-        if (p->needs[i].distances > most)
+        if (p->needs[i].distances >= most)
             continue;
         effort = p->needs[i].value;
         sum += p->needs[i].weight;
@@ -282,6 +287,22 @@ choose_limit(const pool *p, double target, double work, const rv_plan_options *o
     return 0.0;
 }
 
+/* The limit with which a search without slack finds no more than this share of the true neighbours;
+ * the given one (0: none) where that is lower, or where such a search finds less anyway. */
+static double
+lower_limit(const pool *p, double recall, double limit)
+{
+    double wanted = recall * p->weight * (1 - 1e-12);
+    double sum = 0.0;
+
+    for (size_t i = 0; i < p->count && p->needs[i].value <= 0.0; i++) {
+        sum += p->needs[i].weight;
+        if (sum >= wanted)
+            return fmin(floor(p->needs[i].distances) + 1.0, limit_or_none(limit));
+    }
+    return limit;
+}
+
 static void
 calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_step *step)
 {
@@ -290,6 +311,8 @@ calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_
     double effort;
     double error;
     double work;
+    double aim;
+    bool limited;
     bool in_reach;
 
     *step = unknown_step;
@@ -298,16 +321,18 @@ calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_
     effort = effort_for(p, target, 0.0, &in_reach);
     work = work_for(p, target, effort);
     step->in_reach = in_reach;
-    if (p->way != RV_WAY_STATIC && in_reach && work > 0.0)
+    limited = p->way != RV_WAY_STATIC && in_reach && work > 0.0;
+    if (limited) {
         limit = choose_limit(p, target, work, options);
-    if (limit > 0.0) {
         effort = effort_for(p, target, limit, &in_reach);
-        work = mean_work(p, effort, limit);
+        work = mean_work(p, effort, lower_limit(p, target, limit));
     }
+    aim = aim_for(p, target, effort, limit, options);
+    if (limited)
+        limit = lower_limit(p, aim, limit);
     step->limit = (float)limit;
     step->work = (float)work;
-    step->effort =
-        (float)effort_for(p, aim_for(p, target, effort, limit, options), limit, &in_reach);
+    step->effort = (float)effort_for(p, aim, limit, &in_reach);
     step->recall =
         (float)fmax(1.0 - ratio * (1.0 - mean_recall(p, (double)step->effort, limit, &error)), 0.0);
 }

@@ -193,7 +193,7 @@ follow(const RuvSample *sample, const RuvAdvice *advice, const rv_interpolation 
         return false;
     for (uint32 i = 0; i < sample->effort_count; i++)
         found += efforts[i].slack <= slack && efforts[i].ef <= (uint32)ef &&
-                 efforts[i].distances <= max_distances;
+                 efforts[i].distances < max_distances;
     outcome->recall = (double)found / sample->effort_count;
     outcome->distances =
         Min(Min(by_slack, by_ef), (double)max_distances) + advice->lookup_distances;
