@@ -274,7 +274,7 @@ end
 --- rv_beam_trace: truth is a list of raw distances. Efforts as a list, and the summary.
 function Beam:trace(limits, entry, level, truth)
    local c_limits = ffi.new("rv_trace_limits[1]", { limits })
-   local efforts, summary = ffi.new("rv_effort[?]", math.max(#truth, 1)), ffi.new("rv_trace_summary[1]")
+   local efforts, summary = ffi.new("rv_effort[?]", math.max(#truth, 1)), ffi.new("rv_trace_summary")
    local status = tonumber(lib.rv_beam_trace(self.handle, c_limits, entry, level,
       ffi.new("float[?]", math.max(#truth, 1), truth), #truth, efforts, summary, self.err))
    if status ~= lib.RV_OK then return nil, status end
@@ -283,7 +283,7 @@ function Beam:trace(limits, entry, level, truth)
       local e = efforts[i - 1]
       list[i] = { slack = e.slack, ef = e.ef, distances = e.distances, found = e.slack < math.huge }
    end
-   return list, summary[0]
+   return list, summary
 end
 
 for _, method in ipairs({ "start", "next", "search_level", "trace" }) do jit.off(Beam[method]) end
