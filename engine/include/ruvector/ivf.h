@@ -194,8 +194,8 @@ uint64_t rv_ivf_rows(const rv_ivf *ivf);
  * are skipped). truth as in rv_beam_trace: the raw distances of the true neighbours, ascending;
  * what is no farther than the last one counts as found. efforts[i]: the least effort at which i + 1
  * of them are found: {slack} in the adaptive rule with window k; ef: the lists visited, which is
- * the least `probes`; distances: the work before the list that found it, centres included. summary->nearest names
- * lists plus one. Ends a search that was running.
+ * the least `probes`; distances: the work before the list that found it, centres included.
+ * summary->nearest names lists plus one. Ends a search that was running.
  */
 rv_status rv_ivf_trace(rv_ivf *ivf, const rv_trace_limits *limits, const rv_ivf_scorer *scorer,
                        float spread, const float *distances, uint32_t lists, const float *truth,

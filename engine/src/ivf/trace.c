@@ -63,11 +63,10 @@ take_found(rv_ivf *ivf, float slack, uint64_t spent, uint32_t truth_count, rv_ef
             continue;
         if (!(distance <= ivf->bound))
             continue;
-        efforts[summary->found++] = (rv_effort){.slack = slack,
-                                                .ef = (uint32_t)ivf->stats.hops,
-                                                .distances = spent < UINT32_MAX
-                                                                 ? (uint32_t)spent
-                                                                 : UINT32_MAX - 1};
+        efforts[summary->found++] =
+            (rv_effort){.slack = slack,
+                        .ef = (uint32_t)ivf->stats.hops,
+                        .distances = spent < UINT32_MAX ? (uint32_t)spent : UINT32_MAX - 1};
         note_list(summary, item->list);
     }
     ivf->suspects.count = 0;

@@ -7,10 +7,10 @@
 #include "ruvector/hnsw.h"
 #include "ruvector/memory.h"
 
-/* A lookup is a quarter of a search's work at a recall of 0.95, so it pays to find entry points that
- * are nearly as good for less: on two sets of real queries 6 links took 78 to 82 distances where 8
- * took 93, and searches 2% to 5% less, lookup included; 5 or 4 links lose in the search what they
- * save in the lookup. */
+/* A lookup is a quarter of a search's work at a recall of 0.95, so it pays to find entry points
+ * that are nearly as good for less: on two sets of real queries 6 links took 78 to 82 distances
+ * where 8 took 93, and searches 2% to 5% less, lookup included; 5 or 4 links lose in the search
+ * what they save in the lookup. */
 #define MEMORY_M 6
 #define MEMORY_EF_CONSTRUCTION 80
 

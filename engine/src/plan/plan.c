@@ -10,10 +10,10 @@
  * The slack is calibrated under a limit of distances, a multiple of what the target takes in the
  * mean: few searches meet it, but those that would take ten times the mean for the last neighbour
  * are paid for by all others. The slack is then a little larger, for the same recall. The least
- * multiple is taken with which the recall is in reach and the mean work hardly grows. Where a search
- * without any slack reaches more than is asked for (it keeps more rows than it returns, since codes
- * are rough), the limit falls until it does not: that ends the longest searches first, whose
- * neighbours cost most.
+ * multiple is taken with which the recall is in reach and the mean work hardly grows. Where a
+ * search without any slack reaches more than is asked for (it keeps more rows than it returns,
+ * since codes are rough), the limit falls until it does not: that ends the longest searches first,
+ * whose neighbours cost most.
  *
  * The aim also answers for what a trace cannot see: it counts every true neighbour that it visits,
  * of which a search that walks by codes may leave one out of its window. The ratio of served to
