@@ -3,6 +3,7 @@
 local clock = require("ruvector.clock")
 local cluster = require("ruvector.cluster")
 local learning = require("support.learning")
+local pause = require("support.pause")
 
 local LIMIT = learning.LIMIT
 
@@ -330,5 +331,41 @@ describe("a table that learns", function()
       db:exec("RESET enable_seqscan")
       local stats = learning.wait_learned(db, "parted", 60)
       assert.is_true(stats.mean_recall > 0.5, "recall " .. tostring(stats.mean_recall))
+   end)
+end)
+
+describe("recorded queries", function()
+   local server, db
+
+   setup(function()
+      server = cluster.new({ preload = true, settings = learning.SETTINGS }):start()
+      db = server:connect()
+      db:exec("CREATE EXTENSION ruvector")
+   end)
+
+   teardown(function()
+      if server then server:remove() end
+   end)
+
+   it("are adopted also when their index is made again while the worker tidies its tables", function()
+      local query = learning.queries(1, 3)[1]
+      learning.teach(db, "items")
+      learning.wait_adaptive(db, "items", query)
+      local recorded = db:value("SELECT count(*) FROM ruvector_trajectory_log")
+      local hold = pause.hold(server, "ruvector-tidy-adopted")
+      server:apply({ ["ruvector.debug_pause_points"] = "ruvector-tidy-adopted" }, db)
+      db:exec("CREATE TABLE other (id int)") -- a change of relations makes the worker look
+      local worker = clock.wait_until("the worker to tidy", learning.LIMIT, function()
+         local pid = learning.stats(db, "items").worker_pid
+         return pid and hold:holds(pid) and pid
+      end)
+      db:exec([[SET ruvector.trajectory_sample_rate = 0; BEGIN; DROP INDEX items_embedding;
+         CREATE INDEX items_embedding ON items USING ruhnsw (embedding ruvector_l2_ops); COMMIT]])
+      server:apply({ ["ruvector.debug_pause_points"] = "" }, db)
+      hold:release()
+      learning.wait_adaptive(db, "items", query)
+      assert.equal(worker, learning.stats(db, "items").worker_pid)
+      assert.equal(recorded, db:value("SELECT count(*) FROM ruvector_trajectory_log"))
+      assert.equal(1, db:value("SELECT count(DISTINCT index_oid) FROM ruvector_trajectory_log"))
    end)
 end)

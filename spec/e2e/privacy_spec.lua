@@ -153,8 +153,9 @@ describe("queries that were searched for", function()
       assert.equal(60, kept("items").rows)
       assert.equal(60, stats.samples)
       assert.equal(60, stats.trajectory_window)
-      assert.equal(stats.oldest, db:value(
-         "SELECT min(searched_at) FROM ruvector_trajectories WHERE table_id = 'items'::regclass"))
+      -- In one statement: the worker goes on with the rest of the searches.
+      assert.is_true(db:value([[SELECT oldest = (SELECT min(searched_at) FROM ruvector_trajectories
+         WHERE table_id = 'items'::regclass) FROM ruvector_learning_stats('items')]]))
       assert.is_true(stats.stored_bytes > 60 * learning.DIM * 4 and stats.stored_bytes < 60 * 2000,
          tostring(stats.stored_bytes))
    end)

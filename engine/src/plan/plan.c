@@ -12,8 +12,8 @@
  * are paid for by all others. The slack is then a little larger, for the same recall. The least
  * multiple is taken with which the recall is in reach and the mean work hardly grows. Where a
  * search without any slack reaches more than is asked for (it keeps more rows than it returns,
- * since codes are rough), the limit falls until it does not: that ends the longest searches first,
- * whose neighbours cost most.
+ * since codes are rough), the limit falls, within bounds, until it does not: that ends the longest
+ * searches first, whose neighbours cost most.
  *
  * The aim also answers for what a trace cannot see: it counts every true neighbour that it visits,
  * of which a search that walks by codes may leave one out of its window. The ratio of served to
@@ -39,6 +39,8 @@
 #define TARGET_ROUNDING 1e-6
 /* The work that a limit may add to the mean, for a shorter tail. */
 #define LIMIT_PRICE 1.02
+/* No limit is lower than so many times the mean work of a search without slack. */
+#define LIMIT_LEAST 1.25
 
 /* Limits that are tried, in multiples of the mean work. On five graphs of text and photographs 2.5
  * cost at most 2% of the mean; with 2 a recall of 0.99 took more work on one of them, and 1.5 did
@@ -287,8 +289,10 @@ choose_limit(const pool *p, double target, double work, const rv_plan_options *o
     return 0.0;
 }
 
-/* The limit with which a search without slack finds no more than this share of the true neighbours;
- * the given one (0: none) where that is lower, or where such a search finds less anyway. */
+/* The limit with which a search without slack finds no more than this share of the true neighbours,
+ * but LIMIT_LEAST times its mean work at least: it is there to end the long searches, not to give
+ * every one too little. The given limit (0: none) where that is lower, or where such a search finds
+ * less anyway. */
 static double
 lower_limit(const pool *p, double recall, double limit)
 {
@@ -297,8 +301,11 @@ lower_limit(const pool *p, double recall, double limit)
 
     for (size_t i = 0; i < p->count && p->needs[i].value <= 0.0; i++) {
         sum += p->needs[i].weight;
-        if (sum >= wanted)
-            return fmin(floor(p->needs[i].distances) + 1.0, limit_or_none(limit));
+        if (sum >= wanted) {
+            double least = ceil(LIMIT_LEAST * mean_work(p, 0.0, 0.0));
+
+            return fmin(fmax(floor(p->needs[i].distances) + 1.0, least), limit_or_none(limit));
+        }
     }
     return limit;
 }

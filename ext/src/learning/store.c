@@ -23,6 +23,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "pause.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -150,9 +151,22 @@ ruv_store_value(uint64 row, int column, bool *null)
 
 /* ---- configuration ------------------------------------------------------------------------- */
 
-void
-ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each)
+Datum
+ruv_store_indexes(RuvStore *store)
 {
+    ruv_store_run(store,
+                  "SELECT coalesce(array_agg(i.indexrelid), '{}') FROM pg_index i "
+                  "JOIN pg_class c ON c.oid = i.indexrelid "
+                  "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS,
+                  0, NULL, NULL, NULL);
+    return ruv_store_value(0, 1, NULL);
+}
+
+void
+ruv_store_list_indexes(RuvStore *store, Datum indexes, ruv_store_index_fn each)
+{
+    Oid types[1] = {OIDARRAYOID};
+    Datum values[1] = {indexes};
     uint64 rows;
 
     rows = ruv_store_run(
@@ -162,8 +176,8 @@ ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each)
         "JOIN pg_index i ON l.enabled AND i.indrelid = l.table_id::oid AND i.indisvalid AND "
         "i.indisready JOIN pg_class c ON c.oid = i.indexrelid "
         "JOIN pg_am a ON a.oid = c.relam AND a.amname IN " RUV_INDEX_METHODS
-        " ORDER BY i.indexrelid",
-        0, NULL, NULL, NULL);
+        " WHERE i.indexrelid = ANY ($1) ORDER BY i.indexrelid",
+        1, types, values, NULL);
     for (uint64 row = 0; row < rows; row++) {
         RuvIndexState configured = {0};
 
@@ -239,10 +253,10 @@ settle_restored(RuvStore *store)
 }
 
 void
-ruv_store_tidy(RuvStore *store)
+ruv_store_tidy(RuvStore *store, Datum indexes)
 {
-    Oid types[1] = {TEXTOID};
-    Datum values[1] = {ruv_store_home()};
+    Oid types[2] = {TEXTOID, OIDARRAYOID};
+    Datum values[2] = {ruv_store_home(), indexes};
 
     ruv_store_run(store,
                   "DELETE FROM @.ruvector_learning l "
@@ -273,13 +287,15 @@ ruv_store_tidy(RuvStore *store)
                                "AND NOT EXISTS (SELECT FROM @.%s s WHERE s.index_oid = c.oid)",
                                table, table),
                       0, NULL, NULL, NULL);
+        RUV_PAUSE("ruvector-tidy-adopted");
         ruv_store_run(store,
                       psprintf("DELETE FROM @.%s r WHERE NOT EXISTS (SELECT FROM pg_index i "
                                "WHERE i.indexrelid = r.index_oid AND i.indrelid = r.table_id::oid) "
+                               "AND r.index_oid <> ALL ($2) "
                                "AND NOT EXISTS (SELECT FROM @.ruvector_learning l "
                                "WHERE l.table_id = r.table_id AND l.home IS DISTINCT FROM $1)",
                                table),
-                      1, types, values, NULL);
+                      2, types, values, NULL);
         if (i < RUV_FORGOTTEN_TABLES)
             ruv_store_run(store,
                           psprintf("DELETE FROM @.%s r WHERE NOT EXISTS (SELECT FROM "

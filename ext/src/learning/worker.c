@@ -198,12 +198,14 @@ synchronise(void)
     PushActiveSnapshot(GetTransactionSnapshot());
     learns = ruv_store_open(&store);
     if (learns) {
+        Datum indexes = ruv_store_indexes(&store);
+
         if (!RecoveryInProgress())
-            ruv_store_tidy(&store);
+            ruv_store_tidy(&store, indexes);
         learns = ruv_store_count_tables(&store) > 0;
         foreach (cell, ruv_worker.indexes)
             ((RuvIndexState *)lfirst(cell))->seen = false;
-        ruv_store_list_indexes(&store, ruv_state_configure);
+        ruv_store_list_indexes(&store, indexes, ruv_state_configure);
         ruv_states_forget_unseen();
         foreach (cell, ruv_worker.indexes)
             if (!ruv_state_refresh(&store, lfirst(cell)))

@@ -559,14 +559,21 @@ extern Datum ruv_store_value(uint64 row, int column, bool *null);
 /* The same by the column's name. */
 extern Datum ruv_store_named(uint64 row, const char *name, bool *null);
 
-/* Which tables and indexes learn; the callback gets a state with the configured fields set. */
+/* The indexes of the extension that are there at one moment, an oid[] that lives as long as the
+ * store is open. What follows takes statements, each of which sees what was committed before it;
+ * all go by this, so that an index which is dropped, or made again under its name, meanwhile is not
+ * half seen. */
+extern Datum ruv_store_indexes(RuvStore *store);
+/* Which tables and indexes, of these, learn; the callback gets a state with the configured fields
+ * set. */
 typedef void (*ruv_store_index_fn)(const RuvIndexState *configured);
-extern void ruv_store_list_indexes(RuvStore *store, ruv_store_index_fn each);
+extern void ruv_store_list_indexes(RuvStore *store, Datum indexes, ruv_store_index_fn each);
 extern uint64 ruv_store_count_tables(RuvStore *store);
 /* Of a table for which learning is enabled. */
 extern double ruv_store_learning_rate(RuvStore *store, Oid table_oid);
-/* Adopts rows of indexes that were made anew under their name, removes rows of what is gone. */
-extern void ruv_store_tidy(RuvStore *store);
+/* Adopts rows of indexes that were made anew under their name, removes rows of what is gone and is
+ * not one of these. */
+extern void ruv_store_tidy(RuvStore *store, Datum indexes);
 /* The name of this database, as text. */
 extern Datum ruv_store_home(void);
 extern void ruv_store_forget_table(RuvStore *store, Oid table_oid, bool configuration);
