@@ -99,43 +99,6 @@ describe("the limit on distances", function()
       end
    end)
 
-   it("falls where a search without slack finds more than is asked for, until it does not", function()
-      local samples = make_tailed(0.05, 8)
-      for i = 0, SAMPLES - 1 do
-         local efforts = ffi.cast("rv_effort *", samples.array[i].efforts)
-         local work = ffi.cast("rv_work *", samples.array[i].work)
-         for j = 0, K - 1 do if efforts[j].slack <= 0.96 then efforts[j].slack = 0 end end
-         for p = 0, ffi.sizeof(work.slack) / 4 - 1 do work.slack[p] = work.slack[p] + 100 end
-      end
-      local plan, last = make(samples), 0
-      for i = 0, WHICH do
-         local step = plan.levels[i].steps[SLACK]
-         assert.equal(0, step.effort)
-         assert.near(grid[i], mean_recall(samples, step), 0.006)
-         assert.near(grid[i], step.recall, 0.006)
-         assert.is_true(step.limit > last)
-         last = step.limit
-      end
-      assert.is_true(plan.levels[WHICH + 1].steps[SLACK].effort > 0)
-   end)
-
-   it("never falls so far that it would end the searches that are like most", function()
-      local samples = make_tailed(0.05, 1)
-      for i = 0, SAMPLES - 1 do
-         local efforts = ffi.cast("rv_effort *", samples.array[i].efforts)
-         local work = ffi.cast("rv_work *", samples.array[i].work)
-         for j = 0, K - 1 do efforts[j].slack = 0 end
-         for p = 0, ffi.sizeof(work.slack) / 4 - 1 do work.slack[p] = 1000 end
-      end
-      local plan = make(samples)
-      for i = 0, TARGETS - 1 do
-         local step = plan.levels[i].steps[SLACK]
-         assert.equal(0, step.effort)
-         assert.equal(1250, step.limit)
-         assert.equal(1, step.recall)
-      end
-   end)
-
    it("is not set where a recall is out of reach under it, nor for one effort for all", function()
       local plan = make(make_tailed(0.02, 1000))
       assert.equal(0, plan.levels[TARGETS - 1].steps[SLACK].limit)

@@ -10,10 +10,7 @@
  * The slack is calibrated under a limit of distances, a multiple of what the target takes in the
  * mean: few searches meet it, but those that would take ten times the mean for the last neighbour
  * are paid for by all others. The slack is then a little larger, for the same recall. The least
- * multiple is taken with which the recall is in reach and the mean work hardly grows. Where a
- * search without any slack reaches more than is asked for (it keeps more rows than it returns,
- * since codes are rough), the limit falls, within bounds, until it does not: that ends the longest
- * searches first, whose neighbours cost most.
+ * multiple is taken with which the recall is in reach and the mean work hardly grows.
  *
  * The aim also answers for what a trace cannot see: it counts every true neighbour that it visits,
  * of which a search that walks by codes may leave one out of its window. The ratio of served to
@@ -39,8 +36,6 @@
 #define TARGET_ROUNDING 1e-6
 /* The work that a limit may add to the mean, for a shorter tail. */
 #define LIMIT_PRICE 1.02
-/* No limit is lower than so many times the mean work of a search without slack. */
-#define LIMIT_LEAST 1.25
 
 /* Limits that are tried, in multiples of the mean work. On five graphs of text and photographs 2.5
  * cost at most 2% of the mean; with 2 a recall of 0.99 took more work on one of them, and 1.5 did
@@ -58,7 +53,7 @@ typedef struct pool {
     const rv_traced *samples;
     uint32_t sample_count;
     rv_way way;
-    need *needs; /* ascending by effort, those of one effort by distances */
+    need *needs; /* ascending */
     size_t count;
     double weight;
     uint32_t traced;
@@ -128,12 +123,10 @@ rv_traced_recall(const rv_traced *sample, rv_way way, double effort, double limi
 static int
 compare_needs(const void *a, const void *b)
 {
-    const need *left = a;
-    const need *right = b;
+    double left = ((const need *)a)->value;
+    double right = ((const need *)b)->value;
 
-    if (left->value != right->value)
-        return left->value < right->value ? -1 : 1;
-    return (left->distances > right->distances) - (left->distances < right->distances);
+    return (left > right) - (left < right);
 }
 
 static rv_status
@@ -289,27 +282,6 @@ choose_limit(const pool *p, double target, double work, const rv_plan_options *o
     return 0.0;
 }
 
-/* The limit with which a search without slack finds no more than this share of the true neighbours,
- * but LIMIT_LEAST times its mean work at least: it is there to end the long searches, not to give
- * every one too little. The given limit (0: none) where that is lower, or where such a search finds
- * less anyway. */
-static double
-lower_limit(const pool *p, double recall, double limit)
-{
-    double wanted = recall * p->weight * (1 - 1e-12);
-    double sum = 0.0;
-
-    for (size_t i = 0; i < p->count && p->needs[i].value <= 0.0; i++) {
-        sum += p->needs[i].weight;
-        if (sum >= wanted) {
-            double least = ceil(LIMIT_LEAST * mean_work(p, 0.0, 0.0));
-
-            return fmin(fmax(floor(p->needs[i].distances) + 1.0, least), limit_or_none(limit));
-        }
-    }
-    return limit;
-}
-
 static void
 calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_step *step)
 {
@@ -318,8 +290,6 @@ calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_
     double effort;
     double error;
     double work;
-    double aim;
-    bool limited;
     bool in_reach;
 
     *step = unknown_step;
@@ -328,18 +298,16 @@ calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_
     effort = effort_for(p, target, 0.0, &in_reach);
     work = work_for(p, target, effort);
     step->in_reach = in_reach;
-    limited = p->way != RV_WAY_STATIC && in_reach && work > 0.0;
-    if (limited) {
+    if (p->way != RV_WAY_STATIC && in_reach && work > 0.0)
         limit = choose_limit(p, target, work, options);
+    if (limit > 0.0) {
         effort = effort_for(p, target, limit, &in_reach);
-        work = mean_work(p, effort, lower_limit(p, target, limit));
+        work = mean_work(p, effort, limit);
     }
-    aim = aim_for(p, target, effort, limit, options);
-    if (limited)
-        limit = lower_limit(p, aim, limit);
     step->limit = (float)limit;
     step->work = (float)work;
-    step->effort = (float)effort_for(p, aim, limit, &in_reach);
+    step->effort =
+        (float)effort_for(p, aim_for(p, target, effort, limit, options), limit, &in_reach);
     step->recall =
         (float)fmax(1.0 - ratio * (1.0 - mean_recall(p, (double)step->effort, limit, &error)), 0.0);
 }
