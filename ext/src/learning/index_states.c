@@ -119,10 +119,13 @@ ruv_state_configure(const RuvIndexState *configured)
                              NameStr(state->index_name), RUV_MAX_INDEXES)));
 }
 
+/* A session that enables learning adds the slots and asks for the configuration to be read in one
+ * step: while that is asked for, an index that is not in what was read may have come after it. */
 static bool
 keep_slot(void *ctx, Oid table_oid, Oid index_oid)
 {
-    return ruv_state_find(index_oid) != NULL;
+    return ruv_shared->databases[ruv_worker.database_slot].sync_requested ||
+           ruv_state_find(index_oid) != NULL;
 }
 
 void

@@ -384,7 +384,8 @@ ruv_worker_follow_configuration(void)
     follow_signals();
     if (synchronisation_due()) {
         learns = synchronise();
-        ruv_observe_parked(lacks_index);
+        /* What changed meanwhile may be the index that they are about. */
+        ruv_observe_parked(lacks_index || synchronisation_due());
         ruv_worker.stale = ruv_worker.stale || !learns; /* until the worker retires */
     }
     return learns;
