@@ -98,7 +98,7 @@ COMMENT ON COLUMN ruvector_trajectories.effort_slack IS
 COMMENT ON COLUMN ruvector_trajectories.effort_ef IS
     'the least ef that finds 1, 2, ... true neighbours; -1: out of reach';
 COMMENT ON COLUMN ruvector_trajectories.effort_distances IS
-    'the least distances that find 1, 2, ... true neighbours; -1: out of reach';
+    'a search that may compute more distances than these finds 1, 2, ... true neighbours; -1: out of reach';
 
 -- Which policies were accepted last, and by whom.
 CREATE TABLE ruvector_policy_state (

@@ -332,40 +332,51 @@ describe("a table that learns", function()
       local stats = learning.wait_learned(db, "parted", 60)
       assert.is_true(stats.mean_recall > 0.5, "recall " .. tostring(stats.mean_recall))
    end)
-end)
 
-describe("recorded queries", function()
-   local server, db
-
-   setup(function()
-      server = cluster.new({ preload = true, settings = learning.SETTINGS }):start()
-      db = server:connect()
-      db:exec("CREATE EXTENSION ruvector")
-   end)
-
-   teardown(function()
-      if server then server:remove() end
-   end)
-
-   it("are adopted also when their index is made again while the worker tidies its tables", function()
-      local query = learning.queries(1, 3)[1]
-      learning.teach(db, "items")
-      learning.wait_adaptive(db, "items", query)
-      local recorded = db:value("SELECT count(*) FROM ruvector_trajectory_log")
-      local hold = pause.hold(server, "ruvector-tidy-adopted")
-      server:apply({ ["ruvector.debug_pause_points"] = "ruvector-tidy-adopted" }, db)
-      db:exec("CREATE TABLE other (id int)") -- a change of relations makes the worker look
-      local worker = clock.wait_until("the worker to tidy", learning.LIMIT, function()
-         local pid = learning.stats(db, "items").worker_pid
-         return pid and hold:holds(pid) and pid
+   -- Stands the worker at the points, in their order; the function comes after it stands at the first.
+   local function while_it_reads(points, meanwhile)
+      local holds = {}
+      for i, point in ipairs(points) do holds[i] = pause.hold(server, point) end
+      server:apply({ ["ruvector.debug_pause_points"] = table.concat(points, ",") }, db)
+      db:exec("CREATE TABLE noticed (id int); DROP TABLE noticed") -- a change of relations: it looks
+      local pid = learning.stats(db, "parted").worker_pid
+      local function wait_at(i)
+         clock.wait_until("the worker to stand at " .. points[i], LIMIT, function()
+            return holds[i]:holds(pid)
+         end)
+      end
+      wait_at(1)
+      meanwhile(function() -- on to the second
+         holds[1]:release()
+         wait_at(2)
       end)
-      db:exec([[SET ruvector.trajectory_sample_rate = 0; BEGIN; DROP INDEX items_embedding;
-         CREATE INDEX items_embedding ON items USING ruhnsw (embedding ruvector_l2_ops); COMMIT]])
       server:apply({ ["ruvector.debug_pause_points"] = "" }, db)
-      hold:release()
-      learning.wait_adaptive(db, "items", query)
-      assert.equal(worker, learning.stats(db, "items").worker_pid)
-      assert.equal(recorded, db:value("SELECT count(*) FROM ruvector_trajectory_log"))
-      assert.equal(1, db:value("SELECT count(DISTINCT index_oid) FROM ruvector_trajectory_log"))
+      for _, hold in ipairs(holds) do hold:release() end
+      assert.equal(pid, learning.stats(db, "parted").worker_pid)
+   end
+
+   it("adopts recorded queries when its index is made again while the worker tidies its tables too", function()
+      local log = "FROM ruvector_trajectory_log WHERE table_id = 'again'::regclass"
+      learning.teach(db, "again")
+      learning.wait_adaptive(db, "again", tests[1])
+      local recorded = db:value("SELECT count(*) " .. log)
+      while_it_reads({ "ruvector-tidy-adopted" }, function()
+         db:exec([[SET ruvector.trajectory_sample_rate = 0; BEGIN; DROP INDEX again_embedding;
+            CREATE INDEX again_embedding ON again USING ruhnsw (embedding ruvector_l2_ops); COMMIT]])
+      end)
+      learning.wait_adaptive(db, "again", tests[1])
+      assert.equal(recorded, db:value("SELECT count(*) " .. log))
+      assert.equal(1, db:value("SELECT count(DISTINCT index_oid) " .. log))
+      db:exec("RESET ruvector.trajectory_sample_rate")
+   end)
+
+   it("records searches at once also when it is enabled while the worker reads its configuration", function()
+      while_it_reads({ "ruvector-tidy-adopted", "ruvector-configuration-read" }, function(go_on)
+         learning.create_table(db, "late", 200)
+         db:exec("SELECT ruvector_enable_learning('late', min_samples => 20)")
+         go_on()
+         learning.search(db, "late", learning.queries(30, 6))
+      end)
+      learning.wait_stats(db, "late", "all searches", function(stats) return stats.trajectories == 30 end)
    end)
 end)

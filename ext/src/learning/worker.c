@@ -32,6 +32,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
+#include "pause.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -207,6 +208,7 @@ synchronise(void)
             ((RuvIndexState *)lfirst(cell))->seen = false;
         ruv_store_list_indexes(&store, indexes, ruv_state_configure);
         ruv_states_forget_unseen();
+        RUV_PAUSE("ruvector-configuration-read");
         foreach (cell, ruv_worker.indexes)
             if (!ruv_state_refresh(&store, lfirst(cell)))
                 lacks_index = true;
@@ -384,8 +386,7 @@ ruv_worker_follow_configuration(void)
     follow_signals();
     if (synchronisation_due()) {
         learns = synchronise();
-        /* What changed meanwhile may be the index that they are about. */
-        ruv_observe_parked(lacks_index || synchronisation_due());
+        ruv_observe_parked(lacks_index);
         ruv_worker.stale = ruv_worker.stale || !learns; /* until the worker retires */
     }
     return learns;
