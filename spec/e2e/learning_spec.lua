@@ -355,7 +355,7 @@ describe("a table that learns", function()
       assert.equal(pid, learning.stats(db, "parted").worker_pid)
    end
 
-   it("adopts recorded queries when its index is made again while the worker tidies its tables too", function()
+   it("adopts recorded queries when its index is made again while the worker tidies its tables", function()
       local log = "FROM ruvector_trajectory_log WHERE table_id = 'again'::regclass"
       learning.teach(db, "again")
       learning.wait_adaptive(db, "again", tests[1])
