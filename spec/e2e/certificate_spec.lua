@@ -144,6 +144,16 @@ describe("a recall certificate", function()
          return db:value("SELECT slack FROM ruvector_get_search_params('items_embedding', $1::ruvector)",
             query)
       end
+      local function widened()
+         return db:value("SELECT active FROM ruvector_learning_levers('items') WHERE lever = 'guard'")
+      end
+      -- A build that is new may have been doubted already, until enough searches were learned from.
+      clock.wait_until("nothing to be in doubt", learning.LIMIT, function()
+         if not widened() then return true end
+         search(50)
+         return false
+      end)
+      local complained = times_logged("is below its target")
       local file = assert(io.open(server.directory .. "/policies/interpolation.lua", "w"))
       file:write("return { name = 'careless', version = '1', describe = 'no effort', defaults = {},\n" ..
          "interpolate = function() return { slack = 0, ef_search = 10, probes = 1 } end }\n")
@@ -154,7 +164,8 @@ describe("a recall certificate", function()
       assert.is_true(row.recall_high < 0.95, tostring(row.recall_high))
       assert.is_true(slack() > 0)
       search(300)
-      assert.equal(1, times_logged('the recall of index "items_embedding" is below its target'))
+      assert.is_true(widened())
+      assert.equal(complained + 1, times_logged('the recall of index "items_embedding" is below its target'))
    end)
 
    it("goes with what was learned", function()
