@@ -63,7 +63,7 @@ local function make_plan()
    local samples, efforts, work = ffi.new("rv_traced[1]"), ffi.new("rv_effort[1]"), ffi.new("rv_work")
    efforts[0].slack, efforts[0].ef, efforts[0].distances = 0.1, 40, 500
    samples[0].efforts, samples[0].work, samples[0].count, samples[0].weight = efforts, work, 1, 1
-   local options = ffi.new("rv_plan_options", { k = 10, miss_ratio = 1, region_work = 1 })
+   local options = ffi.new("rv_plan_options", { k = 10, miss_ratio = 1, truth_recall = 1, region_work = 1 })
    local plan = ffi.new("rv_plan")
    engine.check(lib.rv_plan_make(engine.allocator, samples, 1, options, nil, plan, err), err)
    return plan

@@ -36,7 +36,8 @@ COMMENT ON TABLE ruvector_patterns IS 'the bank: what was learned for each index
 SELECT pg_catalog.pg_extension_config_dump('ruvector_patterns', '');
 
 -- Totals of each index since learning was enabled. The static_ and adaptive_ columns are sums over
--- searches of that mode; of recall, over the checked ones.
+-- searches of that mode; of recall, over the checked ones. The reference_ columns are of audits of
+-- one build: searches that stood for the truth, and the sum of their recalls; former ones count less.
 CREATE TABLE ruvector_index_state (
     index_oid oid PRIMARY KEY,
     table_id regclass NOT NULL,
@@ -55,7 +56,10 @@ CREATE TABLE ruvector_index_state (
     adaptive_distances double precision NOT NULL DEFAULT 0,
     adaptive_latency_us double precision NOT NULL DEFAULT 0,
     adaptive_checked bigint NOT NULL DEFAULT 0,
-    adaptive_recall double precision NOT NULL DEFAULT 0
+    adaptive_recall double precision NOT NULL DEFAULT 0,
+    reference_epoch bigint,
+    reference_checks double precision,
+    reference_recall double precision
 );
 COMMENT ON TABLE ruvector_index_state IS 'totals of each index that learns';
 SELECT pg_catalog.pg_extension_config_dump('ruvector_index_state', '');
@@ -220,6 +224,8 @@ CREATE FUNCTION ruvector_learning_stats("table" regclass, OUT index regclass, OU
                                         OUT mean_recall double precision,
                                         OUT recall_low double precision,
                                         OUT recall_high double precision,
+                                        OUT reference_recall double precision,
+                                        OUT reference_checks bigint,
                                         OUT mean_distances double precision,
                                         OUT mean_latency_us double precision,
                                         OUT patterns bigint, OUT confidence double precision,

@@ -31,6 +31,8 @@ bool ruv_learned_links;
 int ruv_consolidation_interval;
 int ruv_learning_interval;
 double ruv_learning_budget;
+double ruv_exact_pass_limit;
+double ruv_audit_pass_limit;
 int ruv_bank_memory;
 int ruv_max_learning_databases;
 char *ruv_policy_directory;
@@ -110,6 +112,16 @@ define_learning_settings(void)
                              "Share of one processor core that learning may use.",
                              "Valid range is 0.001..1.", &ruv_learning_budget, 0.1, 0.001, 1.0,
                              PGC_SIGHUP, 0, NULL, NULL, NULL);
+    DefineCustomRealVariable("ruvector.exact_pass_limit",
+                             "Longest pass over a table that learning takes for a few searches.",
+                             "Where it would take longer, searches are judged by a search of large "
+                             "effort. Valid range is 0..86400.",
+                             &ruv_exact_pass_limit, 4.0, 0.0, 86400.0, PGC_SIGHUP, GUC_UNIT_S, NULL,
+                             NULL, NULL);
+    DefineCustomRealVariable(
+        "ruvector.audit_pass_limit", "Longest pass over a table that audits those judgements.",
+        "Valid range is 0..86400; 0 switches audits off.", &ruv_audit_pass_limit, 300.0, 0.0,
+        86400.0, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 static void

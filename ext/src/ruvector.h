@@ -66,6 +66,8 @@ extern bool ruv_learned_links;
 extern int ruv_consolidation_interval; /* seconds */
 extern int ruv_learning_interval;      /* milliseconds */
 extern double ruv_learning_budget;     /* share of one core, 0.001..1 */
+extern double ruv_exact_pass_limit;    /* seconds */
+extern double ruv_audit_pass_limit;    /* seconds; 0: no audits */
 extern int ruv_bank_memory;            /* kB of shared memory for banks (restart) */
 extern int ruv_max_learning_databases; /* rings: databases that may learn (restart) */
 extern char *ruv_policy_directory;

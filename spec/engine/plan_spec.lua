@@ -41,8 +41,8 @@ end
 
 local function make(samples, changes, former)
    local options = ffi.new("rv_plan_options", {
-      index_epoch = 7, now_us = 1, k = K, safety = 0, miss_ratio = 1, region_work = 1, gain = 0.01,
-      regret = 0.02,
+      index_epoch = 7, now_us = 1, k = K, safety = 0, miss_ratio = 1, truth_recall = 1, region_work = 1,
+      gain = 0.01, regret = 0.02,
    })
    for name, value in pairs(changes or {}) do options[name] = value end
    local plan, err = ffi.new("rv_plan"), engine.error_buffer()
@@ -216,6 +216,31 @@ describe("the calibration of a plan", function()
       assert.equal(plain.work, missing.levels[WHICH].steps[SLACK].work)
    end)
 
+   it("aims above a target by what the samples' truth is known to miss", function()
+      local samples = make_samples { static = 1000, slack = 900, memory = 800 }
+      local step = make(samples, { truth_recall = 0.98 }).levels[WHICH].steps
+      local exact = make(samples, { truth_recall = 1 }).levels[WHICH].steps
+      assert.near(0.95 / 0.98, step[SLACK].effort, 2e-3)
+      assert.near(200 * 0.95 / 0.98, step[STATIC].effort, 1)
+      assert.near(0.95, step[SLACK].recall, 6e-3)
+      assert.near(0.95 / 0.98, step[SLACK].work / exact[SLACK].work * 0.95, 6e-3)
+      -- a neighbour that the truth does not know of cannot be traced
+      local beyond = make(samples, { truth_recall = 0.94 }).levels[WHICH].steps[SLACK]
+      assert.equal(0, beyond.in_reach)
+      assert.near(1, beyond.effort, 2e-3)
+      assert.near(0.94, beyond.recall, 2e-3)
+   end)
+
+   it("refuses a recall of the truth that is none", function()
+      local samples, err = make_samples { static = 1000, slack = 900, memory = 800 }, engine.error_buffer()
+      for _, recall in ipairs { 0, -1, 1.01, 0 / 0 } do
+         local options = ffi.new("rv_plan_options", { k = K, miss_ratio = 1, truth_recall = recall })
+         assert.equal(lib.RV_ERR_INVALID, tonumber(lib.rv_plan_make(engine.allocator, samples.array, SAMPLES,
+            options, nil, ffi.new("rv_plan"), err)))
+         assert.matches("^recall of the truth is .*, not in %(0, 1%]$", engine.message(err))
+      end
+   end)
+
    it("takes the largest effort that found anything where a target is out of reach, and says so", function()
       local lost = make(make_samples({ static = 1000, slack = 900, memory = 800 }, 0.04))
       assert.equal(1, lost.levels[4].steps[SLACK].in_reach) -- 0.90
@@ -228,14 +253,14 @@ describe("the calibration of a plan", function()
 
    it("refuses to make a plan of nothing", function()
       local plan_of_none, err = ffi.new("rv_plan"), engine.error_buffer()
-      local options = ffi.new("rv_plan_options", { k = K, miss_ratio = 1, region_work = 1 })
+      local options = ffi.new("rv_plan_options", { k = K, miss_ratio = 1, truth_recall = 1, region_work = 1 })
       assert.equal(lib.RV_ERR_INVALID,
          tonumber(lib.rv_plan_make(engine.allocator, nil, 0, options, nil, plan_of_none, err)))
    end)
 
    it("gives all memory back when an allocation fails", function()
       local samples = make_samples { static = 1000, slack = 900, memory = 800 }
-      local options = ffi.new("rv_plan_options", { k = K, miss_ratio = 1, region_work = 1 })
+      local options = ffi.new("rv_plan_options", { k = K, miss_ratio = 1, truth_recall = 1, region_work = 1 })
       local made, err = ffi.new("rv_plan"), engine.error_buffer()
       for fail_at = 1, 3 do
          local test = ffi.new("rv_test_allocator")

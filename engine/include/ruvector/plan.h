@@ -32,7 +32,8 @@ const char *rv_way_name(rv_way way); /* "static", "slack", "memory" */
 /* One way at one target. */
 typedef struct rv_plan_step {
     float effort; /* ef of RV_WAY_STATIC, else slack; < 0: not known */
-    float recall; /* mean recall expected at this effort: of the samples' misses, miss_ratio */
+    float recall; /* mean recall expected at this effort: of the samples' misses, miss_ratio, and
+                     what their truth misses itself */
     float work;   /* mean distances at equal recall: at exactly the target, or at the best
                      reachable recall; < 0: not known */
     float limit;  /* distances after which a search ends, whatever its effort; 0: none. The effort
@@ -77,16 +78,19 @@ typedef struct rv_plan_options {
     uint64_t index_epoch;
     int64_t now_us;
     uint32_t k;
-    double safety;      /* standard errors of the mean recall that are added to a target */
-    double miss_ratio;  /* served misses over those that the traces predicted; 1: as predicted */
-    double region_work; /* as in rv_plan; 1 when unknown */
-    double gain;        /* a way must save this share of the work to be taken, e.g. 0.01 */
-    double regret;      /* a way in use is left when another saves this share, e.g. 0.02 */
+    double safety;       /* standard errors of the mean recall that are added to a target */
+    double miss_ratio;   /* served misses over those that the traces predicted; 1: as predicted */
+    double truth_recall; /* recall of the neighbours that the samples took for the true ones, in
+                            (0, 1]; 1: they are exact */
+    double region_work;  /* as in rv_plan; 1 when unknown */
+    double gain;         /* a way must save this share of the work to be taken, e.g. 0.01 */
+    double regret;       /* a way in use is left when another saves this share, e.g. 0.02 */
 } rv_plan_options;
 
 /*
  * Calibrates every way for every target of the grid and chooses one for each. The aim is
- *   1 - (1 - min(target + safety x standard error, (1 + target) / 2)) / miss_ratio.
+ *   1 - (1 - min(target + safety x standard error, (1 + target) / 2) / truth_recall) / miss_ratio:
+ * of the true neighbours, a share of truth_recall is among those that the samples know of.
  * former: the plan in use, of the same build of the index, or NULL. Samples without a work curve
  * calibrate, and do not count towards the work. RV_ERR_INVALID when there
  * is nothing to calibrate from.

@@ -16,6 +16,10 @@
  * of which a search that walks by codes may leave one out of its window. The ratio of served to
  * predicted misses is measured on searches as they were served, and moves the aim.
  *
+ * Nor can a trace tell of a true neighbour that nobody told it of. Where a search stood for the
+ * truth and is known to miss a share of it, a trace that finds r of what it was told of finds r
+ * times the rest of the share: target and aim are divided by it.
+ *
  * Each way has one parameter, fitted to hundreds of samples, so measuring its work on the samples
  * it was fitted to flatters none of them noticeably; what would (a remembered query that meets
  * itself) is left out when traces are made.
@@ -260,7 +264,7 @@ aim_for(const pool *p, double target, double effort, double limit, const rv_plan
     double aim;
 
     mean_recall(p, effort, limit, &error);
-    aim = fmin(target + options->safety * error, (1.0 + target) / 2.0);
+    aim = fmin(target + options->safety * error, (1.0 + target) / 2.0) / options->truth_recall;
     return fmax(1.0 - (1.0 - aim) / fmax(ratio, 1e-3), 0.0);
 }
 
@@ -273,7 +277,7 @@ choose_limit(const pool *p, double target, double work, const rv_plan_options *o
         double limit = limit_multiples[i] * work;
         bool in_reach;
         bool aim_in_reach;
-        double effort = effort_for(p, target, limit, &in_reach);
+        double effort = effort_for(p, target / options->truth_recall, limit, &in_reach);
 
         (void)effort_for(p, aim_for(p, target, effort, limit, options), limit, &aim_in_reach);
         if (in_reach && aim_in_reach && mean_work(p, effort, limit) <= work * LIMIT_PRICE)
@@ -286,6 +290,7 @@ static void
 calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_step *step)
 {
     double ratio = p->way == RV_WAY_STATIC ? 1.0 : options->miss_ratio;
+    double known = target / options->truth_recall; /* of the neighbours that the samples know of */
     double limit = 0.0;
     double effort;
     double error;
@@ -295,13 +300,13 @@ calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_
     *step = unknown_step;
     if (p->count == 0 || p->traced * 2 < p->sample_count)
         return;
-    effort = effort_for(p, target, 0.0, &in_reach);
-    work = work_for(p, target, effort);
+    effort = effort_for(p, known, 0.0, &in_reach);
+    work = work_for(p, known, effort);
     step->in_reach = in_reach;
     if (p->way != RV_WAY_STATIC && in_reach && work > 0.0)
         limit = choose_limit(p, target, work, options);
     if (limit > 0.0) {
-        effort = effort_for(p, target, limit, &in_reach);
+        effort = effort_for(p, known, limit, &in_reach);
         work = mean_work(p, effort, limit);
     }
     step->limit = (float)limit;
@@ -309,7 +314,9 @@ calibrate(const pool *p, double target, const rv_plan_options *options, rv_plan_
     step->effort =
         (float)effort_for(p, aim_for(p, target, effort, limit, options), limit, &in_reach);
     step->recall =
-        (float)fmax(1.0 - ratio * (1.0 - mean_recall(p, (double)step->effort, limit, &error)), 0.0);
+        (float)(options->truth_recall *
+                fmax(1.0 - ratio * (1.0 - mean_recall(p, (double)step->effort, limit, &error)),
+                     0.0));
 }
 
 /* More recall never takes less effort, nor less work, nor a lower limit. */
@@ -394,6 +401,9 @@ rv_plan_make(const rv_allocator *allocator, const rv_traced *samples, uint32_t c
 
     if (count == 0)
         return rv_fail(err, RV_ERR_INVALID, "no samples to calibrate from");
+    if (!(options->truth_recall > 0.0 && options->truth_recall <= 1.0))
+        return rv_fail(err, RV_ERR_INVALID, "recall of the truth is %g, not in (0, 1]",
+                       options->truth_recall);
     memset(out, 0, sizeof *out);
     out->magic = PLAN_MAGIC;
     out->version = RV_PLAN_VERSION;

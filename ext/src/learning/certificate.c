@@ -5,7 +5,7 @@
  * counts when the search was adaptive (a static one promised nothing), was answered by the present
  * build of the index, and was drawn without regard to what it was (RuvSample.even), so that the
  * checks speak for all searches. The draw goes on at RUV_CHECK_SHARE at least when there is nothing
- * left to learn.
+ * left to learn. On a table where passes are rare the checks come from audits (audit.c).
  *
  * Checks are rows of ruvector_recall_checks, by index, declared target and number of rows taken
  * (k): the last RUV_CHECK_WINDOW of each, for the last RUV_CHECK_GROUPS pairs of target and k of an
@@ -46,23 +46,29 @@ typedef struct RuvFall {
 } RuvFall;
 
 void
+ruv_certificate_add(RuvIndexState *state, double target, int k, TimestampTz searched_at,
+                    float recall)
+{
+    MemoryContext former = MemoryContextSwitchTo(state->context);
+    RuvCheck *check = palloc(sizeof(*check));
+
+    /* A float of the ring; what was declared had few digits. */
+    check->target = rint(target * 1e6) / 1e6;
+    check->k = k;
+    check->searched_at = searched_at;
+    check->recall = recall;
+    state->checks = lappend(state->checks, check);
+    MemoryContextSwitchTo(former);
+}
+
+void
 ruv_certificate_note(RuvIndexState *state, const RuvSample *sample)
 {
-    MemoryContext former;
-    RuvCheck *check;
-
     if (!sample->even || !sample->exact || sample->retrace || sample->recall < 0 ||
         sample->head.mode != RV_SEARCH_ADAPTIVE || !(sample->head.target_recall > 0))
         return;
-    former = MemoryContextSwitchTo(state->context);
-    check = palloc(sizeof(*check));
-    /* A float of the ring; what was declared had few digits. */
-    check->target = rint(sample->head.target_recall * 1e6) / 1e6;
-    check->k = (int)sample->head.k;
-    check->searched_at = sample->head.started_us;
-    check->recall = sample->recall;
-    state->checks = lappend(state->checks, check);
-    MemoryContextSwitchTo(former);
+    ruv_certificate_add(state, sample->head.target_recall, (int)sample->head.k,
+                        sample->head.started_us, sample->recall);
 }
 
 void

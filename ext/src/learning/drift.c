@@ -7,7 +7,8 @@
  *             RUV_DRIFT_RECENT against that share at the last calibration. Looked at when a record
  *             is drained, so that the alarm does not wait for a pass over the table
  *   scores    the in-search scores of the last samples against those of the calibration
- *   recall    exact checks of adaptive searches, as they were served, against their targets
+ *   recall    of adaptive searches, as they were served, against their targets; where it was
+ *             measured with reference searches, less what these miss (audit.c)
  *   rows      the size of the table against its size at the last plan
  *
  * Only samples that calibrate are looked at: those that feedback brought are no even draw.
@@ -111,11 +112,15 @@ note_recall(RuvIndexState *state, const RuvSample *sample)
 {
     RuvDrift *drift = &state->drift;
 
-    if (!sample->even || !sample->exact || sample->retrace || sample->recall < 0 ||
+    double recall = sample->recall;
+
+    if (!sample->even || sample->retrace || sample->recall < 0 ||
         sample->head.mode != RV_SEARCH_ADAPTIVE || !(sample->head.target_recall > 0) ||
         sample->head.started_us < state->guard_since)
         return;
-    drift->gaps[drift->recall_at] = sample->recall - sample->head.target_recall;
+    if (!sample->exact)
+        recall *= ruv_reference_recall(state);
+    drift->gaps[drift->recall_at] = (float)(recall - sample->head.target_recall);
     drift->recall_at = (drift->recall_at + 1) % RUV_DRIFT_RECENT;
     drift->recall_count = Min(drift->recall_count + 1, RUV_DRIFT_RECENT);
     if (rv_drift_recall(drift->gaps, drift->recall_count, 0, RUV_DRIFT_TOLERANCE))

@@ -43,6 +43,12 @@ waiting_ticket(void)
     return ticket;
 }
 
+bool
+ruv_extraction_waits(void)
+{
+    return waiting_ticket() != 0;
+}
+
 /* Rounds of one index until nothing is due, or one cannot take place. True: at least one did. */
 static bool
 learn_index_now(RuvIndexState *state)

@@ -57,6 +57,7 @@ ruv_state_unload(RuvIndexState *state)
     state->candidates_seen = 0;
     state->checks = NIL;
     state->falls = NIL;
+    memset(&state->audit, 0, sizeof(state->audit));
     state->in_flight = 0;
     state->feedback_waiting = 0;
     state->sampled = 0;
@@ -197,6 +198,7 @@ ruv_state_refresh(RuvStore *store, RuvIndexState *state)
         if (state->consolidated == 0) /* the first interval begins */
             state->consolidated = GetCurrentTimestamp();
         ruv_totals_load(store, state);
+        ruv_audit_load(store, state);
         ruv_store_load_links(store, state);
         ruv_store_load_samples(store, state);
         ruv_links_part_samples(state);

@@ -109,7 +109,8 @@ round_due(const RuvIndexState *state, TimestampTz now, bool force)
     return state->feedback_waiting > 0 || pass_due(state, now, force) ||
            distillation_due(state, now, force) || memory_due(state, now, force) ||
            ruv_links_retrace_due(state) || consolidation_due(state, now) ||
-           ruv_recertify_due(state) || state->bank_changed || ruv_privacy_due(state);
+           ruv_recertify_due(state) || state->bank_changed || state->audit.changed ||
+           ruv_privacy_due(state);
 }
 
 bool
@@ -118,7 +119,8 @@ ruv_learn_due(RuvIndexState *state, TimestampTz now, bool force)
     if (!force && now < state->retry_after)
         return false;
     ruv_links_decide(state, now, force);
-    return state->linking.due || round_due(state, now, force);
+    return state->linking.due || (!force && ruv_audit_due(state, now)) ||
+           round_due(state, now, force);
 }
 
 /* ---- verdicts ------------------------------------------------------------------------------ */
@@ -199,6 +201,7 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
             ruv_totals_judged(state, sample);
         }
         ruv_certificate_note(state, sample);
+        ruv_audit_note(state, sample);
         ruv_plan_note_served(state, sample);
         ruv_policy_shadow_interpolate(state, sample);
         ruv_drift_note_sample(state, sample);
@@ -267,6 +270,7 @@ pass(RuvIndexState *state, Relation table, Relation index)
     RuvSample *batch[RUV_MAX_BATCH];
     int limit = Min(ruv_batch_limit(table, state->identity.dim), RUV_MAX_BATCH);
     int count = take_batch(state, limit, batch);
+    double seconds;
     int done;
 
     ruv_links_ask_size(state);
@@ -275,8 +279,11 @@ pass(RuvIndexState *state, Relation table, Relation index)
     state->in_flight = done;
     take_samples(state, index, batch, done);
     ruv_drift_after_pass(state, table);
-    state->next_pass = TimestampTzPlusMilliseconds(
-        GetCurrentTimestamp(), (ruv_processor_seconds() - started) * 1000 * RUV_SPREAD);
+    seconds = ruv_processor_seconds() - started;
+    if (!ruv_exact_affordable(table, state->identity.dim))
+        ruv_audit_earn(state, table, seconds);
+    state->next_pass =
+        TimestampTzPlusMilliseconds(GetCurrentTimestamp(), seconds * 1000 * RUV_SPREAD);
 }
 
 static void
@@ -289,9 +296,8 @@ distil(RuvIndexState *state)
         GetCurrentTimestamp(), (ruv_processor_seconds() - started) * 1000 * RUV_SPREAD);
 }
 
-/* Opens table and index if nobody holds or waits for a conflicting lock. */
-static bool
-open_relations(const RuvIndexState *state, Relation *table, Relation *index)
+bool
+ruv_worker_open(const RuvIndexState *state, Relation *table, Relation *index)
 {
     if (!ConditionalLockRelationOid(state->table_oid, AccessShareLock))
         return false;
@@ -384,6 +390,7 @@ save(RuvIndexState *state, bool patterns)
         ruv_store_save_memory(&store, state);
     ruv_store_save_state(&store, state);
     ruv_totals_save(&store, state);
+    ruv_audit_save(&store, state);
     ruv_store_close(&store);
 }
 
@@ -418,6 +425,8 @@ ruv_learn_round(RuvIndexState *state, bool force)
     state->linking.due = false;
     if (links && ruv_links_round(state))
         return true;
+    if (!force && ruv_audit_due(state, GetCurrentTimestamp()) && ruv_audit(state))
+        return true;
     if (!round_due(state, GetCurrentTimestamp(), force))
         return false;
     started = ruv_processor_seconds();
@@ -426,7 +435,7 @@ ruv_learn_round(RuvIndexState *state, bool force)
     PushActiveSnapshot(GetTransactionSnapshot());
     pgstat_report_activity(STATE_RUNNING,
                            psprintf("learning from searches of %s", NameStr(state->index_name)));
-    opened = ruv_bank_try_lock(state->index_oid) && open_relations(state, &table, &index) &&
+    opened = ruv_bank_try_lock(state->index_oid) && ruv_worker_open(state, &table, &index) &&
              follow_changes(state);
     if (opened)
         work(state, force, table, index);

@@ -20,6 +20,9 @@
  * search pay for misses that are mended. Nor does one that was served by the plan for another k:
  * its window was not that of its trace.
  *
+ * Where the true neighbours of samples come from reference searches (truth.c), the plan aims as
+ * much higher as these were found to miss (audit.c).
+ *
  * A plan belongs to one build of its index and is not dumped.
  */
 #include "learning/worker.h"
@@ -104,8 +107,8 @@ ruv_plan_note_served(RuvIndexState *state, const RuvSample *sample)
     double *served;
     double *foreseen;
 
-    if (plan == NULL || sample->descent_efforts == NULL || sample->retrace || !sample->exact ||
-        !sample->even || sample->recall < 0 || sample->head.mode != RV_SEARCH_ADAPTIVE ||
+    if (plan == NULL || sample->descent_efforts == NULL || sample->retrace || !sample->even ||
+        sample->recall < 0 || sample->head.mode != RV_SEARCH_ADAPTIVE ||
         sample->head.window != plan->k ||
         sample->head.started_us < Max(state->memory_published, state->linking.changed))
         return;
@@ -133,10 +136,14 @@ miss_ratio(const RuvIndexState *state, uint32 k)
 
 /* ---- making one ---------------------------------------------------------------------------- */
 
-/* Samples of k with complete traces. */
+/* Samples of k with complete traces. *truth_recall: of what they took for their true neighbours. */
 static uint32
-collect_traced(const RuvIndexState *state, uint32 k, TimestampTz now, rv_traced *out)
+collect_traced(const RuvIndexState *state, uint32 k, TimestampTz now, rv_traced *out,
+               double *truth_recall)
 {
+    double reference = ruv_reference_recall(state);
+    double weight = 0;
+    double recall = 0;
     uint32 count = 0;
     ListCell *cell;
 
@@ -150,8 +157,11 @@ collect_traced(const RuvIndexState *state, uint32 k, TimestampTz now, rv_traced 
         out[count].weight =
             ruv_sample_weight(sample) *
             exp2(-ruv_sample_age(sample, now) / SECS_PER_DAY / RUV_PLAN_HALF_LIFE_DAYS);
+        weight += out[count].weight;
+        recall += out[count].weight * (sample->exact ? 1 : reference);
         count++;
     }
+    *truth_recall = weight > 0 ? recall / weight : 1;
     return count;
 }
 
@@ -194,13 +204,15 @@ renew_plan(const RuvIndexState *state, uint32 k, double region_work, rv_plan *ou
 {
     TimestampTz now = GetCurrentTimestamp();
     rv_traced *samples = palloc(sizeof(rv_traced) * Max(list_length(state->samples), 1));
-    uint32 count = collect_traced(state, k, now, samples);
+    double truth_recall;
+    uint32 count = collect_traced(state, k, now, samples, &truth_recall);
     const rv_plan *former = plan_of(state, k);
     rv_plan_options options = {.index_epoch = state->identity.epoch,
                                .now_us = now,
                                .k = k,
                                .safety = RUV_PLAN_SAFETY,
                                .miss_ratio = miss_ratio(state, k),
+                               .truth_recall = truth_recall,
                                .region_work = region_work,
                                .gain = RUV_PLAN_GAIN,
                                .regret = RUV_PLAN_REGRET};

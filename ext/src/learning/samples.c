@@ -233,6 +233,7 @@ ruv_state_start_over(RuvIndexState *state, const RuvIndexIdentity *identity)
 
     ruv_forget_memory(state);
     ruv_certificate_forget(state);
+    ruv_audit_forget(state);
     if (state->slot->index_oid == state->index_oid)
         ruv_costs_reset(state->slot);
     ruv_links_forget(state);

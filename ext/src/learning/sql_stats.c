@@ -10,6 +10,8 @@
  */
 #include "learning/worker.h"
 
+#include <math.h>
+
 #include "access/relation.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -170,6 +172,7 @@ set_live_columns(RuvRow *row, const LiveFigures *live, bool shows_errors)
     "t.oldest, t.stored_bytes, b.latency_before_us, b.latency_after_us, b.distances_before, "      \
     "b.distances_after, 1 - b.distances_after / nullif(b.distances_before, 0) AS "                 \
     "distances_saved, "                                                                            \
+    "s.reference_epoch, s.reference_checks AS audited, s.reference_recall AS audited_recall, "     \
     "n.links AS made_links, n.rolled_back, n.gain, n.links_epoch, "                                \
     "b.recall_before, b.recall_after "                                                             \
     "FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "                                     \
@@ -225,6 +228,23 @@ set_links(RuvRow *row, uint64 source, Oid index_oid)
         ruv_row_set(row, "links_gain", gain);
 }
 
+/* Of the present build likewise. */
+static void
+set_reference(RuvRow *row, uint64 source, Oid index_oid)
+{
+    bool none;
+    uint64 epoch = (uint64)DatumGetInt64(ruv_store_named(source, "reference_epoch", &none));
+    double checks;
+
+    if (none || epoch != current_epoch(index_oid))
+        return;
+    checks = DatumGetFloat8(ruv_store_named(source, "audited", NULL));
+    ruv_row_set_int(row, "reference_checks", (uint64)rint(checks));
+    if (checks > 0)
+        ruv_row_set_float(row, "reference_recall",
+                          DatumGetFloat8(ruv_store_named(source, "audited_recall", NULL)) / checks);
+}
+
 static void
 fill_row(RuvRow *row, uint64 source, bool shows_errors)
 {
@@ -238,6 +258,7 @@ fill_row(RuvRow *row, uint64 source, bool shows_errors)
     read_live_figures(index_oid, &live);
     ruv_row_copy(row, source);
     set_links(row, source, index_oid);
+    set_reference(row, source, index_oid);
     ruv_row_set_text(row, "state", learning_state(enabled, &live, !no_epoch, rebuilt));
     ruv_row_set_recall_interval(row, source);
     set_live_columns(row, &live, shows_errors);

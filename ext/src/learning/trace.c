@@ -35,8 +35,6 @@
 #include "utils/snapmgr.h"
 
 #define RUV_TRACE_EF 4000
-/* Served and true distances come from different kernels: they agree to rounding. */
-#define RUV_DISTANCE_TOLERANCE 1e-5
 
 /* ---- what is measured of one search -------------------------------------------------------- */
 
@@ -44,13 +42,10 @@
 static float
 served_recall(const RuvSample *sample, const float *truth, uint32 found)
 {
-    double last = truth[found - 1];
-    double limit = last + RUV_DISTANCE_TOLERANCE * Max(fabs(last), 1e-3);
     uint32 reached = 0;
 
     for (uint32 i = 0; i < sample->head.result_count; i++)
-        if (sample->hits[i].distance <= limit)
-            reached++;
+        reached += ruv_reaches(sample->hits[i].distance, truth[found - 1]);
     return (float)Min(reached, found) / (float)found;
 }
 

@@ -4,8 +4,9 @@
  * They come from one pass over the table for the whole batch (index_rows.h), so that a larger batch
  * is cheaper per search.
  *
- * On a table so large that even a small batch would take longer than RUV_PASS_SECONDS the truth is
- * estimated by a search of RUV_REFERENCE_EF instead, and the samples say so (exact = false).
+ * On a table so large that even a small batch would take longer than ruvector.exact_pass_limit the
+ * truth is estimated by a search of RUV_REFERENCE_EF instead, and the samples say so (exact =
+ * false). How far that is off is measured now and then: audit.c.
  *
  * Somebody who waits for a stronger lock on the table (DDL) does not wait for a whole pass: it
  * looks for waiters and stops early.
@@ -15,6 +16,8 @@
 
 #include "index_rows.h"
 
+#include <math.h>
+
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
@@ -23,8 +26,9 @@
 #define RUV_PASS_SECONDS 1.0
 #define RUV_MIN_BATCH 32
 #define RUV_REFERENCE_EF 2000
-/* Measured on one core of 2020: fetching a row, and one element of one comparison. Only the size of
- * a batch depends on them. */
+#define RUV_DISTANCE_TOLERANCE 1e-5
+/* Measured on one core of 2020: fetching a row, and one element of one comparison. The size of a
+ * batch depends on them, and whether a pass is tried at all. */
 #define RUV_ROW_SECONDS 0.6e-6
 #define RUV_ELEMENT_SECONDS 0.12e-9
 
@@ -39,11 +43,16 @@ ruv_table_rows(Relation table)
     return Max(rows, 1);
 }
 
-static bool
-exact_affordable(Relation table, int dim)
+double
+ruv_pass_seconds(Relation table, int dim, int queries)
 {
-    return ruv_table_rows(table) * (RUV_ROW_SECONDS + RUV_MIN_BATCH * dim * RUV_ELEMENT_SECONDS) <=
-           RUV_PASS_SECONDS * 4;
+    return ruv_table_rows(table) * (RUV_ROW_SECONDS + (double)queries * dim * RUV_ELEMENT_SECONDS);
+}
+
+bool
+ruv_exact_affordable(Relation table, int dim)
+{
+    return ruv_pass_seconds(table, dim, RUV_MIN_BATCH) <= ruv_exact_pass_limit;
 }
 
 int
@@ -52,10 +61,17 @@ ruv_batch_limit(Relation table, int dim)
     double rows = ruv_table_rows(table);
     double queries;
 
-    if (!exact_affordable(table, dim))
+    if (!ruv_exact_affordable(table, dim))
         return RUV_MIN_BATCH;
-    queries = (RUV_PASS_SECONDS - rows * RUV_ROW_SECONDS) / (rows * dim * RUV_ELEMENT_SECONDS);
+    queries = (Min(RUV_PASS_SECONDS, ruv_exact_pass_limit) - rows * RUV_ROW_SECONDS) /
+              (rows * dim * RUV_ELEMENT_SECONDS);
     return (int)Max(RUV_MIN_BATCH, Min(queries, RUV_MAX_BATCH));
+}
+
+bool
+ruv_reaches(float distance, float last)
+{
+    return distance <= last + RUV_DISTANCE_TOLERANCE * Max(fabs(last), 1e-3);
 }
 
 /* ---- truth by a pass over the table -------------------------------------------------------- */
@@ -141,6 +157,12 @@ truth_by_pass(RuvTruth *truth, RuvIndexState *state, Relation table, Relation in
     return true;
 }
 
+int
+ruv_reference_search(Relation index, const float *query, int k, rv_hit *hits)
+{
+    return Max(ruv_index_search(index, query, k, RUV_REFERENCE_EF, hits), 0);
+}
+
 static void
 truth_by_search(RuvTruth *truth, const RuvIndexState *state, Relation index, RuvSample **batch,
                 int count)
@@ -148,10 +170,10 @@ truth_by_search(RuvTruth *truth, const RuvIndexState *state, Relation index, Ruv
     rv_hit *hits = palloc(sizeof(rv_hit) * truth->width);
 
     for (int i = 0; i < count; i++) {
-        int found = ruv_index_search(index, batch[i]->query, (int)wanted(state, batch[i]),
-                                     RUV_REFERENCE_EF, hits);
+        int found =
+            ruv_reference_search(index, batch[i]->query, (int)wanted(state, batch[i]), hits);
 
-        truth->found[i] = (uint32)Max(found, 0);
+        truth->found[i] = (uint32)found;
         for (int j = 0; j < found; j++) {
             truth->distances[(size_t)i * truth->width + j] = hits[j].distance;
             truth->ids[(size_t)i * truth->width + j] = hits[j].node;
@@ -172,7 +194,7 @@ ruv_find_truth(RuvTruth *truth, RuvIndexState *state, Relation table, Relation i
     truth->distances = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(float) * cells);
     truth->ids = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(uint64) * cells);
     truth->found = palloc0(sizeof(uint32) * count);
-    if (exact_affordable(table, state->identity.dim))
+    if (ruv_exact_affordable(table, state->identity.dim))
         return truth_by_pass(truth, state, table, index, batch, count);
     truth_by_search(truth, state, index, batch, count);
     return true;

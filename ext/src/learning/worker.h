@@ -151,6 +151,17 @@ typedef struct RuvShadowFigures {
     RuvShadowSuccesses candidate;
 } RuvShadowFigures;
 
+/* What is known of the reference searches of an index; see audit.c. */
+typedef struct RuvAudit {
+    List *searches;  /* for the next audit, oldest first */
+    double earned;   /* seconds of passes with reference searches since the last one */
+    double cost;     /* seconds of the last one, before it about what it will take; 0: not known */
+    double checks;   /* reference searches that were compared, of former audits less than all */
+    double recall;   /* sum over these */
+    bool changed;    /* the two, since they were stored */
+    double given_up; /* the ruvector.audit_pass_limit that ended one, of this build; 0: none did */
+} RuvAudit;
+
 typedef struct RuvShadow {
     RuvPolicyNames names; /* "": no candidate of this kind */
     RuvShadowFigures figures[RV_POLICY_KINDS];
@@ -237,6 +248,7 @@ typedef struct RuvIndexState {
     double predicted_misses[RV_TRAJECTORY_MAX_HITS + 1];
     List *checks; /* for the certificate, not stored yet: see certificate.c */
     List *falls;  /* below a target, effort raised */
+    RuvAudit audit;
     RuvLinking linking;
     RuvRunning running;
     RuvShadow shadow; /* policies that run beside those that serve */
@@ -313,6 +325,8 @@ extern bool ruv_state_refresh(RuvStore *store, RuvIndexState *state);
  * the milliseconds after which to call it again: RUV_EXTRACT_IDLE unless something is in the way.
  */
 extern long ruv_extract_now(void);
+/* True while anybody waits there. */
+extern bool ruv_extraction_waits(void);
 
 /* ---- samples.c ----------------------------------------------------------------------------- */
 
@@ -407,6 +421,11 @@ extern void ruv_retrace_sample(RuvIndexState *state, Relation table, Relation in
 extern void ruv_retrace_samples(RuvIndexState *state, Relation table, Relation index);
 /* How many searches one pass over this table should take. */
 extern int ruv_batch_limit(Relation table, int dim);
+/* False: the truth about searches of this table comes from reference searches. */
+extern bool ruv_exact_affordable(Relation table, int dim);
+/* Opens table and index of a state with AccessShareLock, if nobody holds or waits for a conflicting
+ * lock. False: it could not; what is not NULL then is open all the same. */
+extern bool ruv_worker_open(const RuvIndexState *state, Relation *table, Relation *index);
 
 /* Whether enough samples of one k calibrate. */
 extern bool ruv_distillable(const RuvIndexState *state);
@@ -467,10 +486,31 @@ extern void ruv_costs_publish_recall(RuvIndexState *state);
 
 /* Keeps the recall of a judged search if it counts for the certificate. */
 extern void ruv_certificate_note(RuvIndexState *state, const RuvSample *sample);
+/* Keeps the exact recall of any search for it. */
+extern void ruv_certificate_add(RuvIndexState *state, double target, int k, TimestampTz searched_at,
+                                float recall);
 /* Stores what was kept; raises effort where it shows recall below a target. */
 extern void ruv_certificate_save(RuvStore *store, RuvIndexState *state);
 /* The index was built anew. */
 extern void ruv_certificate_forget(RuvIndexState *state);
+
+/* ---- audit.c ------------------------------------------------------------------------------- */
+
+/* Keeps a judged search for the next audit, if its recall was measured with a reference search. */
+extern void ruv_audit_note(RuvIndexState *state, const RuvSample *sample);
+/* Counts the processor time of a batch with reference searches. */
+extern void ruv_audit_earn(RuvIndexState *state, Relation table, double seconds);
+extern bool ruv_audit_due(RuvIndexState *state, TimestampTz now);
+/* Does one, in a transaction of its own. Raises errors; the caller cleans up. False: somebody else
+ * has a lock. */
+extern bool ruv_audit(RuvIndexState *state);
+/* Mean recall of the reference searches themselves; 1 while nothing is known of it. */
+extern double ruv_reference_recall(const RuvIndexState *state);
+/* The index was built anew. */
+extern void ruv_audit_forget(RuvIndexState *state);
+extern void ruv_audit_load(RuvStore *store, RuvIndexState *state);
+/* After the row of the index's state. */
+extern void ruv_audit_save(RuvStore *store, RuvIndexState *state);
 
 /* ---- rows.c -------------------------------------------------------------------------------- */
 
