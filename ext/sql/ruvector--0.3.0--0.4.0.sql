@@ -38,6 +38,7 @@ SELECT pg_catalog.pg_extension_config_dump('ruvector_patterns', '');
 -- Totals of each index since learning was enabled. The static_ and adaptive_ columns are sums over
 -- searches of that mode; of recall, over the checked ones. The reference_ columns are of audits of
 -- one build: searches that stood for the truth, and the sum of their recalls; former ones count less.
+-- The cost_ columns are of one build too: recent means by doublings of k, for the planner.
 CREATE TABLE ruvector_index_state (
     index_oid oid PRIMARY KEY,
     table_id regclass NOT NULL,
@@ -59,7 +60,11 @@ CREATE TABLE ruvector_index_state (
     adaptive_recall double precision NOT NULL DEFAULT 0,
     reference_epoch bigint,
     reference_checks double precision,
-    reference_recall double precision
+    reference_recall double precision,
+    cost_epoch bigint,
+    cost_searches bigint[],
+    cost_latency_us real[],
+    cost_distances real[]
 );
 COMMENT ON TABLE ruvector_index_state IS 'totals of each index that learns';
 SELECT pg_catalog.pg_extension_config_dump('ruvector_index_state', '');

@@ -142,6 +142,32 @@ describe("a column with a graph and lists", function()
       db:exec("RESET ruvector.target_recall; RESET ruvector.probes; RESET ruvector.ef_search")
    end)
 
+   it("keeps its costs over a restart", function()
+      -- Of the last round; what came after it is not stored. The fourth is of 8 to 15 rows.
+      local stored = db:exec([[SELECT a.amname AS method, s.cost_searches[4] AS searches,
+            s.cost_latency_us[4] AS latency_us, s.cost_distances[4] AS distances
+         FROM ruvector_index_state s JOIN pg_class c ON c.oid = s.index_oid JOIN pg_am a ON a.oid = c.relam]])
+      local before = explained()
+      server:restart()
+      db = server:connect()
+      clock.wait_until("the costs to be there again", learning.LIMIT, function()
+         for _, row in pairs(explained()) do
+            if not row.recall or (row.searches or 0) == 0 then return false end
+         end
+         return true
+      end)
+      local after = explained()
+      assert.equal(2, #stored)
+      for _, row in ipairs(stored) do
+         local now = after[row.method]
+         assert.is_true(row.searches > 0)
+         assert.equal(row.searches, now.searches)
+         assert.near(row.latency_us, now.latency_us, 0.01)
+         assert.near(row.distances, now.distances, 0.01)
+         assert.equal(before[row.method].recall, now.recall)
+      end
+   end)
+
    it("forgets the costs of an index that was rebuilt", function()
       db:exec("REINDEX INDEX lists")
       clock.wait_until("the costs to be forgotten", learning.LIMIT, function()

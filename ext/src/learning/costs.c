@@ -6,12 +6,16 @@
  * in the index's slot of shared memory, one for each doubling of k; there the planner reads them
  * without a lock. They forget with a half-life of some hundred searches, so that they follow the
  * index, the load and the calibration. The worker is the only writer. A torn pair of mean and count
- * does no harm. They last as long as the server runs and the index is not rebuilt.
+ * does no harm. They last until the index is rebuilt: every round stores them, and a worker that
+ * finds none in shared memory, since the server has started anew, takes up those that are stored.
+ * On a standby these are the primary's.
  */
+#include "learning/store_values.h"
 #include "learning/worker.h"
 
 #include <math.h>
 
+#include "catalog/pg_type.h"
 #include "selection.h"
 
 #define RUV_COST_MEMORY 256
@@ -86,6 +90,74 @@ ruv_costs_publish_recall(RuvIndexState *state)
     /* 0 is unknown. */
     pg_atomic_write_u64(&state->slot->mean_recall,
                         measured == 0 ? 0 : 1 + (uint64)(recall / measured * RUV_RECALL_UNITS));
+}
+
+/* ---- over a restart -------------------------------------------------------------------------- */
+
+static bool
+any_measured(RuvIndexSlot *slot)
+{
+    for (int i = 0; i < RUV_COST_BUCKETS; i++)
+        if (pg_atomic_read_u64(&slot->costs[i].searches) > 0)
+            return true;
+    return false;
+}
+
+void
+ruv_costs_save(RuvStore *store, const RuvIndexState *state)
+{
+    Oid types[5] = {OIDOID, INT8OID, INT8ARRAYOID, FLOAT4ARRAYOID, FLOAT4ARRAYOID};
+    Datum values[5] = {ObjectIdGetDatum(state->index_oid),
+                       Int64GetDatum((int64)state->identity.epoch)};
+    uint64 searches[RUV_COST_BUCKETS];
+    float latencies[RUV_COST_BUCKETS];
+    float distances[RUV_COST_BUCKETS];
+
+    if (state->slot->index_oid != state->index_oid)
+        return;
+    for (int i = 0; i < RUV_COST_BUCKETS; i++) {
+        RuvSearchCost *cost = &state->slot->costs[i];
+
+        searches[i] = pg_atomic_read_u64(&cost->searches);
+        latencies[i] = (float)((double)pg_atomic_read_u64(&cost->latency) / RUV_COST_UNITS);
+        distances[i] = (float)((double)pg_atomic_read_u64(&cost->distances) / RUV_COST_UNITS);
+    }
+    values[2] = ruv_node_array(searches, RUV_COST_BUCKETS);
+    values[3] = ruv_float_array(latencies, RUV_COST_BUCKETS);
+    values[4] = ruv_float_array(distances, RUV_COST_BUCKETS);
+    ruv_store_run(store,
+                  "UPDATE @.ruvector_index_state SET cost_epoch = $2, cost_searches = $3, "
+                  "cost_latency_us = $4, cost_distances = $5 WHERE index_oid = $1",
+                  5, types, values, NULL);
+}
+
+void
+ruv_costs_load(RuvStore *store, RuvIndexState *state)
+{
+    Oid types[2] = {OIDOID, INT8OID};
+    Datum values[2] = {ObjectIdGetDatum(state->index_oid),
+                       Int64GetDatum((int64)state->identity.epoch)};
+    Datum *columns[3];
+    int counts[3];
+
+    if (state->slot->index_oid != state->index_oid || any_measured(state->slot) ||
+        ruv_store_run(store,
+                      "SELECT cost_searches, cost_latency_us, cost_distances "
+                      "FROM @.ruvector_index_state WHERE index_oid = $1 AND cost_epoch = $2",
+                      2, types, values, NULL) == 0)
+        return;
+    columns[0] = ruv_node_items(ruv_store_value(0, 1, NULL), &counts[0]);
+    columns[1] = ruv_float_items(ruv_store_value(0, 2, NULL), &counts[1]);
+    columns[2] = ruv_float_items(ruv_store_value(0, 3, NULL), &counts[2]);
+    for (int i = 0; i < Min(RUV_COST_BUCKETS, Min(counts[0], Min(counts[1], counts[2]))); i++) {
+        RuvSearchCost *cost = &state->slot->costs[i];
+
+        pg_atomic_write_u64(&cost->latency,
+                            (uint64)(DatumGetFloat4(columns[1][i]) * RUV_COST_UNITS));
+        pg_atomic_write_u64(&cost->distances,
+                            (uint64)(DatumGetFloat4(columns[2][i]) * RUV_COST_UNITS));
+        pg_atomic_write_u64(&cost->searches, (uint64)DatumGetInt64(columns[0][i]));
+    }
 }
 
 /* ---- reading ------------------------------------------------------------------------------- */

@@ -199,6 +199,7 @@ ruv_state_refresh(RuvStore *store, RuvIndexState *state)
             state->consolidated = GetCurrentTimestamp();
         ruv_totals_load(store, state);
         ruv_audit_load(store, state);
+        ruv_costs_load(store, state);
         ruv_store_load_links(store, state);
         ruv_store_load_samples(store, state);
         ruv_links_part_samples(state);

@@ -391,6 +391,7 @@ save(RuvIndexState *state, bool patterns)
     ruv_store_save_state(&store, state);
     ruv_totals_save(&store, state);
     ruv_audit_save(&store, state);
+    ruv_costs_save(&store, state);
     ruv_store_close(&store);
 }
 

@@ -481,6 +481,9 @@ extern void ruv_guard_learned(RuvIndexState *state);
 
 /* The mean recall of the checked searches, for the planner. */
 extern void ruv_costs_publish_recall(RuvIndexState *state);
+/* After the row of the index's state. */
+extern void ruv_costs_save(RuvStore *store, const RuvIndexState *state);
+extern void ruv_costs_load(RuvStore *store, RuvIndexState *state);
 
 /* ---- certificate.c ------------------------------------------------------------------------- */
 
