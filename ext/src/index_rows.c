@@ -7,15 +7,46 @@
 #include "index_rows.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/tableam.h"
 #include "catalog/index.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
+#include "storage/bufmgr.h"
 #include "utils/snapmgr.h"
 
 /* Rows between two questions whether a pass may go on. */
 #define ROWS_BETWEEN 1024
+
+/* The roots of the chains of a heap page. */
+typedef struct ChainRoots {
+    BlockNumber block; /* that they are of */
+    OffsetNumber offsets[MaxHeapTuplesPerPage];
+} ChainRoots;
+
+/* Where the index has the row of a slot: after a HOT update that is the root of its chain, not the
+ * tuple itself. The root of a tuple that a snapshot sees stays what it is. */
+static ItemPointerData
+place_in_index(TupleTableSlot *slot, ChainRoots *roots)
+{
+    ItemPointerData place = slot->tts_tid;
+    BufferHeapTupleTableSlot *heap = (BufferHeapTupleTableSlot *)slot;
+    OffsetNumber root;
+
+    if (!TTS_IS_BUFFERTUPLE(slot) || !HeapTupleIsHeapOnly(heap->base.tuple))
+        return place;
+    if (roots->block != ItemPointerGetBlockNumber(&place)) {
+        LockBuffer(heap->buffer, BUFFER_LOCK_SHARE);
+        heap_get_root_tuples(BufferGetPage(heap->buffer), roots->offsets);
+        LockBuffer(heap->buffer, BUFFER_LOCK_UNLOCK);
+        roots->block = ItemPointerGetBlockNumber(&place);
+    }
+    root = roots->offsets[ItemPointerGetOffsetNumber(&place) - 1];
+    if (OffsetNumberIsValid(root))
+        ItemPointerSetOffsetNumber(&place, root);
+    return place;
+}
 
 bool
 ruv_index_rows(Relation table, Relation index, const RuvIndexIdentity *identity, ruv_each_row each,
@@ -27,6 +58,7 @@ ruv_index_rows(Relation table, Relation index, const RuvIndexIdentity *identity,
     ExprState *predicate = ExecPrepareQual(info->ii_Predicate, estate);
     TupleTableSlot *slot = table_slot_create(table, NULL);
     TableScanDesc scan = table_beginscan(table, GetActiveSnapshot(), 0, NULL);
+    ChainRoots roots = {.block = InvalidBlockNumber};
     bool complete = true;
     uint64 seen = 0;
 
@@ -42,8 +74,11 @@ ruv_index_rows(Relation table, Relation index, const RuvIndexIdentity *identity,
 
             FormIndexDatum(info, slot, estate, values, nulls);
             vector = nulls[0] ? NULL : ruv_index_prepare(identity, values[0]);
-            if (vector != NULL)
-                each(ctx, vector, &slot->tts_tid);
+            if (vector != NULL) {
+                ItemPointerData place = place_in_index(slot, &roots);
+
+                each(ctx, vector, &place);
+            }
         }
         MemoryContextSwitchTo(former);
         ResetExprContext(econtext);

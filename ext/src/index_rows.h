@@ -6,7 +6,8 @@
 
 #include "index_api.h"
 
-/* vector: as the index compares it, valid during the call. */
+/* vector: as the index compares it; tid: where the index has the row. Both valid during the call.
+ */
 typedef void (*ruv_each_row)(void *ctx, const float *vector, ItemPointer tid);
 
 /* Asked now and then during a pass; false ends it. */

@@ -1,5 +1,6 @@
 -- ruvector_auto_tune(): it measures truly, sets what it says, and works with and without learning.
 
+local clock = require("ruvector.clock")
 local cluster = require("ruvector.cluster")
 local learning = require("support.learning")
 
@@ -100,6 +101,25 @@ describe("tuning an index", function()
                method .. "_embedding", queries[1])
             assert.equal(sure.value, plan[spec.parameter])
             assert.near(sure.target_recall, plan.target_recall, 1e-9)
+         end)
+
+         it("knows a row that was updated in place as the same", function()
+            local name = method .. "_updated"
+            learning.create_table(db, name, 600, spec.index)
+            db:exec(("ALTER TABLE %s ADD note int, SET (fillfactor = 40)"):format(name))
+            db:exec("VACUUM FULL " .. name)
+            local _, before = tune(name, "balanced", 600)
+            db:exec(("UPDATE %s SET note = id"):format(name))
+            clock.wait_until("the updates to be counted", learning.LIMIT, function()
+               return 600 == db:value("SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = $1",
+                  name)
+            end)
+            local _, after = tune(name, "balanced", 600)
+            assert.equal(#before, #after)
+            for i, point in ipairs(before) do
+               assert.equal(point.value, after[i].value)
+               assert.near(point.recall, after[i].recall, 1e-6)
+            end
          end)
 
          it("leaves no searches behind", function()
