@@ -154,6 +154,7 @@ describe("a recall certificate", function()
          return false
       end)
       local complained = times_logged("is below its target")
+      local widened_before = times_logged("take more effort for now: recall below target")
       local file = assert(io.open(server.directory .. "/policies/interpolation.lua", "w"))
       file:write("return { name = 'careless', version = '1', describe = 'no effort', defaults = {},\n" ..
          "interpolate = function() return { slack = 0, ef_search = 10, probes = 1 } end }\n")
@@ -163,8 +164,9 @@ describe("a recall certificate", function()
       local row = search_until("^below target$")
       assert.is_true(row.recall_high < 0.95, tostring(row.recall_high))
       assert.is_true(slack() > 0)
+      -- Taken back, maybe, by now: what was learned later counts.
+      assert.is_true(times_logged("take more effort for now: recall below target") > widened_before)
       search(300)
-      assert.is_true(widened())
       assert.equal(complained + 1, times_logged('the recall of index "items_embedding" is below its target'))
    end)
 
