@@ -15,7 +15,8 @@
  *
  * What an alarm does
  *   - the guard is widened at once (guard.c);
- *   - what samples from before say counts less: they age by RUV_DRIFT_AGE_DAYS, those of the recent
+ *   - what samples from before say counts less, a sixteenth (four half-lives of plans.c; a quarter
+ *     was too much, since they are many): they age by RUV_DRIFT_AGE_DAYS, those of the recent
  *     stretch do not;
  *   - memory and calibration are due as soon as there are RUV_DRIFT_EVIDENCE later samples. The
  *     calibration takes the widening back.
@@ -28,7 +29,7 @@
 #include "utils/timestamp.h"
 
 #define RUV_DRIFT_EVIDENCE 100
-#define RUV_DRIFT_AGE_DAYS 28.0
+#define RUV_DRIFT_AGE_DAYS 56.0
 #define RUV_DRIFT_LEAST_SHARE 0.15
 #define RUV_DRIFT_TOLERANCE 0.005
 #define RUV_DRIFT_GROWTH 1.1
