@@ -195,8 +195,9 @@ TIER   = sh spec/support/tier.sh $(BUILD)/test
 BUSTED = env RUVECTOR_BUILD=$(BUILD) PG_CONFIG=$(PG_CONFIG) busted -o plainTerminal
 SQL_TESTS = env PG_CONFIG=$(PG_CONFIG) BUILD=$(BUILD) sh ext/test/run.sh
 
-# The suites run side by side, one for each core; long ones come first. Specs against servers make a lane
-# each: every one has servers of its own.
+# The suites run side by side, one more than there are cores since they wait for servers now and then; long
+# ones come first. Specs against servers make a lane each: every one has servers of its own.
+LANES        = $(shell expr $(JOBS) + 1)
 LONG_SUITES  = build-switches test-assert sanitize
 SHORT_SUITES = test-engine test-policies
 E2E_SPECS    = $(sort $(wildcard spec/e2e/*_spec.lua))
@@ -207,7 +208,7 @@ test: deps ## every test; the last line sums them
 	  for spec in $(E2E_SPECS); do echo "$$(basename $$spec .lua) $(BUSTED) $$spec"; done; \
 	  echo "test-sql $(SQL_TESTS)"; \
 	  for suite in $(SHORT_SUITES); do echo "$$suite $(MAKE) --no-print-directory -s $$suite"; done; } | \
-	  sh spec/support/lanes.sh $(JOBS) $(BUILD)/test/lanes; \
+	  sh spec/support/lanes.sh $(LANES) $(BUILD)/test/lanes; \
 	sh spec/support/tally.sh $(BUILD)/test/lanes/*.log
 
 test-engine: build $(BUILD)/ring_threads $(BUILD)/hnsw_threads ## specs of the engine
