@@ -8,15 +8,19 @@
  *   - the recall of the reference searches, run again under the audit's snapshot. Shown in
  *     ruvector_learning_stats(); calibration (plans.c) and drift.c allow for it;
  *   - exact checks of the searches as they were served, which certificates rest on (certificate.c).
+ * A reference search found a true neighbour when it found that row: what it returns may be dead, or
+ * of a rounded distance. A few checks say little, so what others are told is drawn towards 1 by
+ * RUV_AUDIT_PRIOR checks without a miss.
  *
  * When: what passes with reference searches took since the last audit is as much as an audit takes,
  * so audits are half of it at most. They run in a transaction of their own, without the bank's
  * lock, since they may take minutes; whatever waits for one ends it: a stronger lock on table or
- * index, ruvector_extract_patterns(), ruvector.audit_pass_limit. Nothing is lost with it but its
- * time.
+ * index, ruvector_extract_patterns(), a change of what learns, ruvector.audit_pass_limit. Its time
+ * is lost then, and its searches are not checked.
  *
  * Rows that came after a search count against it, so only searches of the last RUV_AUDIT_AGE_MS are
- * looked at. Those are drawn without regard to what they were, as for any check.
+ * looked at. They are kept as they come out of the ring, whenever their traces are due, and are
+ * drawn without regard to what they were, as for any check.
  */
 #include "learning/truth.h"
 #include "learning/worker.h"
@@ -39,8 +43,9 @@
 #define RUV_AUDIT_AGE_MS (10 * 60 * 1000)
 /* What earlier audits still say when a further one has ended. */
 #define RUV_AUDIT_FADE 0.8
+#define RUV_AUDIT_PRIOR 50
 
-/* A search that was judged by a reference search. */
+/* A search that an audit may look at. */
 typedef struct RuvAuditSearch {
     uint32 k;
     double target; /* 0: it promised nothing */
@@ -70,10 +75,16 @@ drop_first(RuvAudit *audit)
 static void
 drop_old(RuvAudit *audit, TimestampTz now)
 {
-    while (audit->searches != NIL &&
-           TimestampDifferenceExceeds(((RuvAuditSearch *)linitial(audit->searches))->searched_at,
-                                      now, RUV_AUDIT_AGE_MS))
-        drop_first(audit);
+    ListCell *cell;
+
+    foreach (cell, audit->searches) {
+        RuvAuditSearch *search = lfirst(cell);
+
+        if (!TimestampDifferenceExceeds(search->searched_at, now, RUV_AUDIT_AGE_MS))
+            continue;
+        audit->searches = foreach_delete_current(audit->searches, cell);
+        free_search(search);
+    }
 }
 
 void
@@ -83,8 +94,8 @@ ruv_audit_note(RuvIndexState *state, const RuvSample *sample)
     MemoryContext former;
     RuvAuditSearch *search;
 
-    if (sample->exact || !sample->even || sample->retrace || sample->recall < 0 ||
-        sample->hits == NULL)
+    /* Before the first reference search nothing is known to need an audit. */
+    if (audit->cost <= 0 || !sample->even || sample->retrace || sample->hits == NULL)
         return;
     former = MemoryContextSwitchTo(state->context);
     if (list_length(audit->searches) == RUV_AUDIT_SEARCHES)
@@ -113,18 +124,33 @@ ruv_audit_earn(RuvIndexState *state, Relation table, double seconds)
         audit->cost = ruv_pass_seconds(table, state->identity.dim, RUV_AUDIT_SEARCHES);
 }
 
+static void
+drop_all(List *searches)
+{
+    ListCell *cell;
+
+    foreach (cell, searches)
+        free_search(lfirst(cell));
+    list_free(searches);
+}
+
 void
 ruv_audit_forget(RuvIndexState *state)
 {
-    while (state->audit.searches != NIL)
-        drop_first(&state->audit);
+    drop_all(state->audit.searches);
     memset(&state->audit, 0, sizeof(state->audit));
 }
 
 double
 ruv_reference_recall(const RuvIndexState *state)
 {
-    return state->audit.checks > 0 ? state->audit.recall / state->audit.checks : 1.0;
+    return (state->audit.recall + RUV_AUDIT_PRIOR) / (state->audit.checks + RUV_AUDIT_PRIOR);
+}
+
+double
+ruv_true_recall(const RuvIndexState *state, const RuvSample *sample)
+{
+    return sample->exact ? sample->recall : sample->recall * ruv_reference_recall(state);
 }
 
 /* ---- the pass -------------------------------------------------------------------------------- */
@@ -136,11 +162,12 @@ ruv_audit_due(RuvIndexState *state, TimestampTz now)
 
     drop_old(audit, now);
     return ruv_audit_pass_limit > audit->given_up && audit->earned >= audit->cost &&
-           list_length(audit->searches) >= RUV_AUDIT_LEAST;
+           list_length(audit->searches) >= RUV_AUDIT_LEAST && !ruv_extraction_waits();
 }
 
-/* What a pass looks at while it goes on. */
+/* An audit under way. Meanwhile the ring is drained, and searches come for the next one. */
 typedef struct AuditPass {
+    List *searches;
     Relation table;
     Relation index;
     TimestampTz started;
@@ -155,7 +182,7 @@ pass_goes_on(void *ctx)
     RUV_PAUSE("ruvector-audit");
     pass->too_long = TimestampDifferenceExceeds(pass->started, GetCurrentTimestamp(),
                                                 (int)(ruv_audit_pass_limit * 1000));
-    return !pass->too_long && !ruv_extraction_waits() &&
+    return !pass->too_long && !ruv_extraction_waits() && !ruv_configuration_waits() &&
            !ruv_somebody_waits(pass->table, pass->index);
 }
 
@@ -164,12 +191,12 @@ static rv_exact *
 true_neighbours(RuvIndexState *state, AuditPass *pass, uint32 *width)
 {
     int dim = state->identity.dim;
-    int count = list_length(state->audit.searches);
+    int count = list_length(pass->searches);
     float *queries = MemoryContextAllocHuge(CurrentMemoryContext, sizeof(float) * dim * count);
     ListCell *cell;
 
     *width = 1;
-    foreach (cell, state->audit.searches) {
+    foreach (cell, pass->searches) {
         const RuvAuditSearch *search = lfirst(cell);
 
         memcpy(queries + (Size)foreach_current_index(cell) * dim, search->query,
@@ -180,15 +207,33 @@ true_neighbours(RuvIndexState *state, AuditPass *pass, uint32 *width)
                           pass_goes_on, pass);
 }
 
-/* The share of the true neighbours, whose last one is at `last`, that is among these distances. */
+/* Share of the true neighbours that a search returned: by distance, as every served search is
+ * judged. */
 static float
-recall_of(const float *distances, uint32 count, float last, uint32 found)
+served_recall(const RuvAuditSearch *search, const rv_exact_hit *truth, uint32 found)
 {
     uint32 reached = 0;
 
-    for (uint32 i = 0; i < count; i++)
-        reached += ruv_reaches(distances[i], last);
+    for (uint32 i = 0; i < search->count; i++)
+        reached += ruv_reaches(search->distances[i], truth[found - 1].distance);
     return (float)Min(reached, found) / (float)found;
+}
+
+/* Share of the true neighbours among the hits: these rows, or others as far as the last of them. */
+static double
+reference_recall(const rv_hit *hits, int count, const rv_exact_hit *truth, uint32 found)
+{
+    float last = truth[found - 1].distance;
+    uint32 reached = 0;
+
+    for (int i = 0; i < count; i++) {
+        bool same = ruv_reaches(hits[i].distance, last) && ruv_reaches(last, hits[i].distance);
+
+        for (uint32 j = 0; !same && j < found; j++)
+            same = hits[i].id == truth[j].id;
+        reached += same;
+    }
+    return (double)Min(reached, found) / found;
 }
 
 /* What one search says of the reference, and of itself. */
@@ -197,44 +242,40 @@ compare(RuvIndexState *state, Relation index, const RuvAuditSearch *search,
         const rv_exact_hit *truth, uint32 found)
 {
     rv_hit *hits = palloc(sizeof(rv_hit) * search->k);
-    float *distances = palloc(sizeof(float) * search->k);
-    float last = truth[found - 1].distance;
     int count = ruv_reference_search(index, search->query, (int)search->k, hits);
 
-    for (int i = 0; i < count; i++)
-        distances[i] = hits[i].distance;
     state->audit.checks += 1;
-    state->audit.recall += recall_of(distances, (uint32)count, last, found);
+    state->audit.recall += reference_recall(hits, count, truth, found);
     if (search->target > 0)
         ruv_certificate_add(state, search->target, (int)search->k, search->searched_at,
-                            recall_of(search->distances, search->count, last, found));
-    pfree(distances);
+                            served_recall(search, truth, found));
     pfree(hits);
 }
 
 static void
-compare_all(RuvIndexState *state, Relation index, rv_exact *exact, uint32 width)
+compare_all(RuvIndexState *state, const AuditPass *pass, rv_exact *exact, uint32 width)
 {
     rv_exact_hit *truth = palloc(sizeof(*truth) * width);
     ListCell *cell;
 
     state->audit.checks *= RUV_AUDIT_FADE;
     state->audit.recall *= RUV_AUDIT_FADE;
-    foreach (cell, state->audit.searches) {
+    foreach (cell, pass->searches) {
         const RuvAuditSearch *search = lfirst(cell);
         uint32 found = rv_exact_result(exact, (uint32)foreach_current_index(cell), truth);
 
         found = Min(found, search->k);
         if (found > 0)
-            compare(state, index, search, truth, found);
+            compare(state, pass->index, search, truth, found);
         ruv_worker_breathe();
     }
     state->audit.changed = true;
 }
 
 static void
-report_too_long(const RuvIndexState *state)
+give_up(RuvIndexState *state)
 {
+    state->audit.given_up = ruv_audit_pass_limit;
     ereport(LOG,
             (errmsg("the reference searches of index \"%s\" cannot be audited",
                     NameStr(state->index_name)),
@@ -245,10 +286,14 @@ report_too_long(const RuvIndexState *state)
              errhint("Raise ruvector.audit_pass_limit.")));
 }
 
-static void
+/* False: the pass was ended. */
+static bool
 audit_relations(RuvIndexState *state, Relation table, Relation index)
 {
-    AuditPass pass = {.table = table, .index = index, .started = GetCurrentTimestamp()};
+    AuditPass pass = {.searches = state->audit.searches,
+                      .table = table,
+                      .index = index,
+                      .started = GetCurrentTimestamp()};
     RuvIndexIdentity identity;
     RuvFormerUser former;
     rv_exact *exact;
@@ -257,20 +302,29 @@ audit_relations(RuvIndexState *state, Relation table, Relation index)
     ruv_index_identity(index, &identity);
     if (identity.epoch != state->identity.epoch) {
         ruv_audit_forget(state);
-        return;
+        return true;
     }
+    state->audit.searches = NIL;
     ruv_become_owner(table, &former);
     exact = true_neighbours(state, &pass, &width);
     if (exact != NULL) {
-        compare_all(state, index, exact, width);
+        compare_all(state, &pass, exact, width);
         rv_exact_destroy(exact);
-        while (state->audit.searches != NIL)
-            drop_first(&state->audit);
     } else if (pass.too_long) {
-        state->audit.given_up = ruv_audit_pass_limit;
-        report_too_long(state);
+        give_up(state);
     }
     ruv_resume_user(&former);
+    drop_all(pass.searches);
+    return exact != NULL;
+}
+
+/* Afterwards it has cost that much, and so will the next. One that was ended says less of what one
+ * costs, and leaves what is over. */
+static void
+account(RuvAudit *audit, double seconds, bool complete)
+{
+    audit->cost = complete ? seconds : Max(audit->cost, seconds);
+    audit->earned = complete ? 0 : Max(audit->earned - seconds, 0);
 }
 
 bool
@@ -279,15 +333,21 @@ ruv_audit(RuvIndexState *state)
     double started = ruv_processor_seconds();
     Relation table = NULL;
     Relation index = NULL;
+    bool complete = false;
+    double seconds;
     bool opened;
 
+    if (state->audit.cost > ruv_audit_pass_limit) {
+        give_up(state);
+        return false;
+    }
     StartTransactionCommand();
     PushActiveSnapshot(GetTransactionSnapshot());
     pgstat_report_activity(STATE_RUNNING, psprintf("checking searches of %s against every row",
                                                    NameStr(state->index_name)));
     opened = ruv_worker_open(state, &table, &index);
     if (opened)
-        audit_relations(state, table, index);
+        complete = audit_relations(state, table, index);
     if (index != NULL)
         index_close(index, NoLock);
     if (table != NULL)
@@ -297,9 +357,9 @@ ruv_audit(RuvIndexState *state)
     pgstat_report_activity(STATE_IDLE, NULL);
     if (!opened)
         return false;
-    state->audit.earned = 0;
-    state->audit.cost = Max(ruv_processor_seconds() - started, state->audit.cost / 2);
-    state->learning_seconds += ruv_processor_seconds() - started;
+    seconds = ruv_processor_seconds() - started;
+    account(&state->audit, seconds, complete);
+    state->learning_seconds += seconds;
     return true;
 }
 

@@ -15,6 +15,7 @@
 
 #include <math.h>
 
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "selection.h"
 
@@ -47,6 +48,7 @@ ruv_costs_init(RuvIndexSlot *slot)
         pg_atomic_init_u64(&slot->costs[i].distances, 0);
     }
     pg_atomic_init_u64(&slot->mean_recall, 0);
+    pg_atomic_init_u64(&slot->costs_epoch, 0);
 }
 
 void
@@ -60,12 +62,26 @@ ruv_costs_reset(RuvIndexSlot *slot)
     pg_atomic_write_u64(&slot->mean_recall, 0);
 }
 
+/* What is there of another build goes: the index may have been rebuilt while no worker ran. */
+static void
+follow_build(RuvIndexSlot *slot, uint64 epoch)
+{
+    if (pg_atomic_read_u64(&slot->costs_epoch) == epoch)
+        return;
+    ruv_costs_reset(slot);
+    pg_atomic_write_u64(&slot->costs_epoch, epoch);
+}
+
 void
 ruv_costs_observe(RuvIndexSlot *slot, const rv_trajectory *head)
 {
     RuvSearchCost *cost = &slot->costs[bucket_of(head->k)];
-    uint64 searches = pg_atomic_read_u64(&cost->searches);
-    double weight = 1.0 / Min(searches + 1, RUV_COST_MEMORY);
+    uint64 searches;
+    double weight;
+
+    follow_build(slot, head->index_epoch);
+    searches = pg_atomic_read_u64(&cost->searches);
+    weight = 1.0 / Min(searches + 1, RUV_COST_MEMORY);
 
     add_to_mean(&cost->latency, head->latency_us, weight);
     add_to_mean(&cost->distances, head->distances, weight);
@@ -83,7 +99,7 @@ ruv_costs_publish_recall(RuvIndexState *state)
         const RuvSample *sample = lfirst(cell);
 
         if (sample->recall >= 0 && sample->even) {
-            recall += sample->recall;
+            recall += ruv_true_recall(state, sample);
             measured++;
         }
     }
@@ -113,7 +129,8 @@ ruv_costs_save(RuvStore *store, const RuvIndexState *state)
     float latencies[RUV_COST_BUCKETS];
     float distances[RUV_COST_BUCKETS];
 
-    if (state->slot->index_oid != state->index_oid)
+    if (state->slot->index_oid != state->index_oid ||
+        pg_atomic_read_u64(&state->slot->costs_epoch) != state->identity.epoch)
         return;
     for (int i = 0; i < RUV_COST_BUCKETS; i++) {
         RuvSearchCost *cost = &state->slot->costs[i];
@@ -140,7 +157,11 @@ ruv_costs_load(RuvStore *store, RuvIndexState *state)
     Datum *columns[3];
     int counts[3];
 
-    if (state->slot->index_oid != state->index_oid || any_measured(state->slot) ||
+    if (state->slot->index_oid != state->index_oid)
+        return;
+    follow_build(state->slot, state->identity.epoch);
+    /* On a standby nothing is measured: what is there came from here before. */
+    if ((any_measured(state->slot) && !RecoveryInProgress()) ||
         ruv_store_run(store,
                       "SELECT cost_searches, cost_latency_us, cost_distances "
                       "FROM @.ruvector_index_state WHERE index_oid = $1 AND cost_epoch = $2",

@@ -113,15 +113,16 @@ note_recall(RuvIndexState *state, const RuvSample *sample)
 {
     RuvDrift *drift = &state->drift;
 
-    double recall = sample->recall;
+    double target = sample->head.target_recall;
 
     if (!sample->even || sample->retrace || sample->recall < 0 ||
         sample->head.mode != RV_SEARCH_ADAPTIVE || !(sample->head.target_recall > 0) ||
         sample->head.started_us < state->guard_since)
         return;
+    /* No measured recall can be above what a reference search finds. */
     if (!sample->exact)
-        recall *= ruv_reference_recall(state);
-    drift->gaps[drift->recall_at] = (float)(recall - sample->head.target_recall);
+        target = Min(target, ruv_reference_recall(state));
+    drift->gaps[drift->recall_at] = (float)(ruv_true_recall(state, sample) - target);
     drift->recall_at = (drift->recall_at + 1) % RUV_DRIFT_RECENT;
     drift->recall_count = Min(drift->recall_count + 1, RUV_DRIFT_RECENT);
     if (rv_drift_recall(drift->gaps, drift->recall_count, 0, RUV_DRIFT_TOLERANCE))

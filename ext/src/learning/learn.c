@@ -201,7 +201,6 @@ take_samples(RuvIndexState *state, Relation index, RuvSample **batch, int count)
             ruv_totals_judged(state, sample);
         }
         ruv_certificate_note(state, sample);
-        ruv_audit_note(state, sample);
         ruv_plan_note_served(state, sample);
         ruv_policy_shadow_interpolate(state, sample);
         ruv_drift_note_sample(state, sample);

@@ -109,6 +109,7 @@ typedef struct RuvIndexSlot {
     pg_atomic_uint64 failures;     /* rounds that ended with an error */
     /* Learned costs for the planner, likewise: costs.c. */
     pg_atomic_uint64 mean_recall; /* 0: unknown */
+    pg_atomic_uint64 costs_epoch; /* the build that the costs are of */
     RuvSearchCost costs[RUV_COST_BUCKETS];
 } RuvIndexSlot;
 

@@ -220,6 +220,7 @@ ruv_state_observe(RuvIndexState *state, const rv_trajectory *head, const float *
     sample->drawn = sample->even = use == RUV_USE_SAMPLE;
     if (!sample->retrace)
         ruv_drift_note_query(state, sample->query);
+    ruv_audit_note(state, sample);
     ruv_state_add_candidate(state, sample);
 }
 
@@ -318,7 +319,7 @@ ruv_running_fill(const RuvIndexState *state, rv_judge_input *in)
         RuvSample *sample = lfirst(cell);
 
         if (sample->recall >= 0 && sample->even) {
-            recall += sample->recall;
+            recall += ruv_true_recall(state, sample);
             measured++;
         }
     }

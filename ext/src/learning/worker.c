@@ -226,18 +226,24 @@ note_relation_change(Datum argument, Oid relation)
     ruv_worker.stale = true;
 }
 
-static bool
-synchronisation_due(void)
+bool
+ruv_configuration_waits(void)
 {
     bool requested;
 
-    /* Other sessions' changes of relations arrive at the start of a transaction. */
-    StartTransactionCommand();
-    CommitTransactionCommand();
     LWLockAcquire(ruv_shared->lock, LW_SHARED);
     requested = my_slot()->sync_requested;
     LWLockRelease(ruv_shared->lock);
-    return requested || ruv_worker.stale || lacks_index;
+    return requested;
+}
+
+static bool
+synchronisation_due(void)
+{
+    /* Other sessions' changes of relations arrive at the start of a transaction. */
+    StartTransactionCommand();
+    CommitTransactionCommand();
+    return ruv_configuration_waits() || ruv_worker.stale || lacks_index;
 }
 
 /* ---- learning ------------------------------------------------------------------------------ */

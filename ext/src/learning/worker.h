@@ -174,7 +174,7 @@ typedef struct RuvDrift {
     uint32 query_at;
     uint64 former_far; /* of the samples of the last calibration */
     uint64 former_count;
-    float gaps[RUV_DRIFT_RECENT]; /* of the last exact checks: recall less its target */
+    float gaps[RUV_DRIFT_RECENT]; /* of the last checks: recall less its target */
     uint32 recall_count;
     uint32 recall_at;
     int calibrated;    /* samples of the last calibration, the first of the list */
@@ -297,6 +297,8 @@ extern void ruv_observe_parked(bool wait);
 /* One round of one index; an error stays in here and shows in consecutive_errors. Returns whether
  * the round took place. */
 extern bool ruv_worker_learn(RuvIndexState *state, bool force);
+/* True when a session has asked for the configuration to be read. */
+extern bool ruv_configuration_waits(void);
 /* Takes over settings and configuration as they are now. False: there is nothing to learn. */
 extern bool ruv_worker_follow_configuration(void);
 /* Processor time of this process, in seconds. */
@@ -499,7 +501,7 @@ extern void ruv_certificate_forget(RuvIndexState *state);
 
 /* ---- audit.c ------------------------------------------------------------------------------- */
 
-/* Keeps a judged search for the next audit, if its recall was measured with a reference search. */
+/* Keeps a search that was drawn for the next audit, where there are any. No error. */
 extern void ruv_audit_note(RuvIndexState *state, const RuvSample *sample);
 /* Counts the processor time of a batch with reference searches. */
 extern void ruv_audit_earn(RuvIndexState *state, Relation table, double seconds);
@@ -507,8 +509,11 @@ extern bool ruv_audit_due(RuvIndexState *state, TimestampTz now);
 /* Does one, in a transaction of its own. Raises errors; the caller cleans up. False: somebody else
  * has a lock. */
 extern bool ruv_audit(RuvIndexState *state);
-/* Mean recall of the reference searches themselves; 1 while nothing is known of it. */
+/* Mean recall of the reference searches themselves, above 0; 1 while nothing is known of it. */
 extern double ruv_reference_recall(const RuvIndexState *state);
+/* Recall of a search whose recall was measured: less what a reference search that it was measured
+ * with misses itself. */
+extern double ruv_true_recall(const RuvIndexState *state, const RuvSample *sample);
 /* The index was built anew. */
 extern void ruv_audit_forget(RuvIndexState *state);
 extern void ruv_audit_load(RuvStore *store, RuvIndexState *state);
