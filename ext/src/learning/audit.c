@@ -182,7 +182,8 @@ pass_goes_on(void *ctx)
     RUV_PAUSE("ruvector-audit");
     pass->too_long = TimestampDifferenceExceeds(pass->started, GetCurrentTimestamp(),
                                                 (int)(ruv_audit_pass_limit * 1000));
-    return !pass->too_long && !ruv_extraction_waits() && !ruv_configuration_waits() &&
+    /* Who waits for everything to be learned asks for the configuration to be read, too. */
+    return !pass->too_long && !ruv_configuration_waits() &&
            !ruv_somebody_waits(pass->table, pass->index);
 }
 
