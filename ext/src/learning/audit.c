@@ -4,7 +4,7 @@
  *
  * On a table too large for a pass with every batch, recall is measured against searches of large
  * effort (truth.c), which may miss a neighbour themselves. An audit is a pass over the table all
- * the same: now and then, for the latest searches that were judged that way. It gives
+ * the same: now and then, for the latest searches of those that are judged. It gives
  *   - the recall of the reference searches, run again under the audit's snapshot. Shown in
  *     ruvector_learning_stats(); calibration (plans.c) and drift.c allow for it;
  *   - exact checks of the searches as they were served, which certificates rest on (certificate.c).

@@ -221,7 +221,7 @@ extern void ruv_worker_extract(Oid table_oid);
 
 typedef enum RuvGuardReason {
     RUV_GUARD_NONE,
-    RUV_GUARD_RECALL,  /* exact checks say that recall is below its target */
+    RUV_GUARD_RECALL,  /* recall was measured below its target */
     RUV_GUARD_QUERIES, /* queries are unlike those that were learned from */
     RUV_GUARD_ROWS     /* rows are unlike those that were learned from */
 } RuvGuardReason;

@@ -8,6 +8,7 @@
  * Efforts rise by half an octave, which is as fine as a setting needs to be: between two
  * neighbours recall changes by little where it matters.
  */
+#include "learning/truth.h"
 #include "learning/tune.h"
 
 #include <math.h>
@@ -22,8 +23,6 @@
  * succession, is the end. */
 #define RUV_RECALL_ENOUGH 0.9995
 #define RUV_RECALL_GAIN 0.0005
-/* Distances come from different kernels: they agree to rounding. */
-#define RUV_DISTANCE_TOLERANCE 1e-5
 
 /* ---- queries ------------------------------------------------------------------------------- */
 
@@ -149,12 +148,12 @@ ruv_tune_find_truth(RuvTuneQueries *queries, Relation table, Relation index,
 static double
 recall_of(const RuvTuneQueries *queries, int query, const rv_hit *hits, int count)
 {
-    double last = queries->farthest[query];
-    double limit = last + RUV_DISTANCE_TOLERANCE * Max(fabs(last), 1e-3);
+    float last = queries->farthest[query];
     uint32 reached = 0;
 
     for (int i = 0; i < count; i++)
-        if (hits[i].distance <= limit && !(queries->held_out && hits[i].id == queries->own[query]))
+        if (ruv_reaches(hits[i].distance, last) &&
+            !(queries->held_out && hits[i].id == queries->own[query]))
             reached++;
     return (double)Min(reached, queries->found[query]) / queries->found[query];
 }
