@@ -31,7 +31,8 @@ local RELOAD_LIMIT = 60       -- seconds for a session to read new settings
 local SUPERUSER = "postgres"
 
 -- Settings of every private cluster; options.settings adds to them and overrides them. fsync is
--- off because these clusters need to survive crashed processes, not a crashed machine.
+-- off because these clusters need to survive crashed processes, not a crashed machine. No statement of
+-- demo, benchmarks or specs takes a minute or two: one that waits for ever fails, with its name.
 local DEFAULT_SETTINGS = {
    listen_addresses = "",
    fsync = "off",
@@ -39,6 +40,8 @@ local DEFAULT_SETTINGS = {
    shared_buffers = "64MB",
    log_line_prefix = "%m [%p] %b ",
    log_checkpoints = "off",
+   statement_timeout = "15min",
+   idle_in_transaction_session_timeout = "15min",
 }
 
 local function shell_quote(text) return "'" .. tostring(text):gsub("'", "'\\''") .. "'" end

@@ -98,6 +98,17 @@ describe("an extraction", function()
       everything_learned()
    end)
 
+   it("says so when the worker itself waits for a lock that the caller has", function()
+      search(db, 50)
+      db:exec("BEGIN; LOCK TABLE ruvector_index_state")
+      local err = db:fails("SELECT ruvector_extract_patterns('items')")
+      db:exec("ROLLBACK")
+      assert.equal("55P03", err.sqlstate)
+      assert.equal("the learning worker waits for a lock", err.message)
+      extract(db)
+      everything_learned()
+   end)
+
    it("ends while others go on searching", function()
       local answered, deadline = false, clock.now() + learning.LIMIT
       db:send("SELECT ruvector_extract_patterns('items')")
@@ -128,8 +139,11 @@ describe("an extraction", function()
                queries[i])
          end
       end
+      -- The worker does not get at the index before it is broken.
+      other:exec("BEGIN; SELECT ruvector_consolidate_patterns('shaken_embedding')")
       search_shaken()
       db:exec("UPDATE switch SET broken = true")
+      other:exec("COMMIT")
       local err = db:fails("SELECT ruvector_extract_patterns('shaken')")
       assert.equal("55000", err.sqlstate)
       assert.truthy(err.detail:find("out of order", 1, true))

@@ -12,14 +12,22 @@ local clock = require("ruvector.clock")
 local M = {}
 
 local CLASS = 1381320283 -- RUV_PAUSE_CLASS
+local LIMIT = "60s"
+
+-- A session to hold a point with. Should a test fail that still holds one, the others find it free after
+-- a while: what stands there would have them wait for ever.
+local function holder(server)
+   local session = server:connect()
+   session:exec("SET lock_timeout = '" .. LIMIT .. "'; SET idle_session_timeout = '" .. LIMIT .. "'")
+   return session
+end
 
 local Hold = {}
 Hold.__index = Hold
 
 --- Holds everyone who comes to the point with it listed.
 function M.hold(server, point)
-   local self = setmetatable({ server = server, session = server:connect(), point = point }, Hold)
-   self.session:exec("SET lock_timeout = '60s'") -- should a failed test still hold the point
+   local self = setmetatable({ server = server, session = holder(server), point = point }, Hold)
    self.session:exec("SELECT pg_advisory_lock($1::int, hashtext($2))", CLASS, point)
    return self
 end
@@ -49,7 +57,7 @@ end
 -- is passed unseen.
 function Hold:step(session)
    local pid, first, again = session:backend_pid(), self.session, false
-   local second = self.server:connect()
+   local second = holder(self.server)
    second:send("SELECT pg_advisory_lock($1::int, hashtext($2))", CLASS, self.point)
    clock.wait_until("the second holder to queue", 60, function() return self:holds(second:backend_pid()) end)
    first:exec("SELECT pg_advisory_unlock($1::int, hashtext($2))", CLASS, self.point)

@@ -5,6 +5,7 @@ set -u
 log=$1
 shift
 mkdir -p "$(dirname "$log")"
-status=$( { { "$@" 2>&1; echo $? >&3; } | tee "$log" >&4; } 3>&1 ) 4>&1
+# The command does not get the descriptors 3 and 4: a server that it leaves behind would hold them open.
+status=$( { { "$@" 2>&1 3>&- 4>&-; echo $? >&3; } | tee "$log" >&4; } 3>&1 ) 4>&1
 [ "$status" = 0 ] || echo "exit status $status: $*" >>"$log"
 exit "$status"

@@ -17,8 +17,11 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
 #define RUV_CACHE_ENTRIES 128
@@ -400,17 +403,31 @@ ruv_worker_request(void)
 
 /* A worker that is not there after this long will not come. */
 #define RUV_WORKER_WAIT_MS 30000
+/* One that waits this long for a lock of the extension's tables may be waiting for the caller. */
+#define RUV_LOCK_WAIT_MS 10000
+#define RUV_WAIT_CLASS 0xFF000000U
 
 static bool
-extraction_done(int number, uint64 ticket, bool *has_worker)
+extraction_done(int number, uint64 ticket, pid_t *worker)
 {
     bool done;
 
     LWLockAcquire(ruv_shared->lock, LW_SHARED);
     done = ruv_shared->databases[number].extract_done >= ticket;
-    *has_worker = ruv_shared->databases[number].worker_pid != 0;
+    *worker = ruv_shared->databases[number].worker_pid;
     LWLockRelease(ruv_shared->lock);
     return done;
+}
+
+/* The worker waits for no lock on tables that learn, but writes to its own as anybody does. That is
+ * a wait for this session where this session's transaction holds such a lock, and no deadlock that
+ * the server could see. */
+static bool
+waits_for_lock(pid_t pid)
+{
+    PGPROC *process = pid != 0 ? BackendPidGetProc(pid) : NULL;
+
+    return process != NULL && (process->wait_event_info & RUV_WAIT_CLASS) == PG_WAIT_LOCK;
 }
 
 /* What came of it for the indexes of one table. The first trouble: *index, and last_error if that
@@ -464,32 +481,55 @@ report_extraction(Oid table_oid)
     }
 }
 
+static void
+report_no_worker(void)
+{
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("no learning worker is running for this database"),
+                    errhint("The server's log says why. Workers need a free slot of "
+                            "max_worker_processes and of ruvector.max_learning_databases.")));
+}
+
+static void
+report_locked_worker(pid_t worker)
+{
+    ereport(ERROR,
+            (errcode(ERRCODE_LOCK_NOT_AVAILABLE), errmsg("the learning worker waits for a lock"),
+             errdetail("A transaction, this one or another, has locked a table of the "
+                       "extension, or rows of one, for more than %d s.",
+                       RUV_LOCK_WAIT_MS / 1000),
+             errhint("Call the function again when that transaction has ended; "
+                     "pg_blocking_pids(%d) says whose it is.",
+                     (int)worker)));
+}
+
 void
 ruv_worker_extract(Oid table_oid)
 {
     int number = ruv_database_claim(MyDatabaseId);
-    uint64 ticket = 0;
-    int without_worker = 0;
-    bool has_worker;
+    TimestampTz well = GetCurrentTimestamp(); /* there was a worker then, and it could work */
+    uint64 ticket;
+    pid_t worker;
 
-    if (number >= 0) {
-        LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
-        ticket = ++ruv_shared->databases[number].extract_requested;
-        request_worker_locked(number);
-        LWLockRelease(ruv_shared->lock);
-    }
+    if (number < 0)
+        report_no_worker();
+    LWLockAcquire(ruv_shared->lock, LW_EXCLUSIVE);
+    ticket = ++ruv_shared->databases[number].extract_requested;
+    request_worker_locked(number);
+    LWLockRelease(ruv_shared->lock);
     ConditionVariablePrepareToSleep(&ruv_shared->worker_changed);
-    while (number >= 0 && !extraction_done(number, ticket, &has_worker)) {
-        without_worker = has_worker ? 0 : without_worker + 1;
-        if (without_worker * 100 > RUV_WORKER_WAIT_MS)
-            number = -1;
+    while (!extraction_done(number, ticket, &worker)) {
+        TimestampTz now = GetCurrentTimestamp();
+        bool locked = waits_for_lock(worker);
+
+        if (worker != 0 && !locked)
+            well = now;
+        if (locked && TimestampDifferenceExceeds(well, now, RUV_LOCK_WAIT_MS))
+            report_locked_worker(worker);
+        if (worker == 0 && TimestampDifferenceExceeds(well, now, RUV_WORKER_WAIT_MS))
+            report_no_worker();
         (void)ConditionVariableTimedSleep(&ruv_shared->worker_changed, 100, PG_WAIT_EXTENSION);
     }
     ConditionVariableCancelSleep();
-    if (number < 0)
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                        errmsg("no learning worker is running for this database"),
-                        errhint("The server's log says why. Workers need a free slot of "
-                                "max_worker_processes and of ruvector.max_learning_databases.")));
     report_extraction(table_oid);
 }
