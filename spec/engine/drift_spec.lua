@@ -38,6 +38,29 @@ describe("a share that may have grown", function()
       assert.is_false(lib.rv_drift_share(500, 500, 0, 19, 0.1))
    end)
 
+   it("goes by the exact chance where counts are small", function()
+      -- 3 of 3 among 20 of 110 by luck: C(20, 3) / C(110, 3) = 0.005; 5 of 5: 0.0001266; 6 of 6: 0.0000181
+      assert.is_false(lib.rv_drift_share(3, 20, 0, 90, 0.1))
+      assert.is_false(lib.rv_drift_share(5, 20, 0, 90, 0.1))
+      assert.is_true(lib.rv_drift_share(6, 20, 0, 90, 0.1))
+      assert.is_true(lib.rv_drift_share(5, 20, 0, 100, 0.1)) -- 0.0000782
+   end)
+
+   it("hardly ever raises one in a stream that is looked at after each case", function()
+      local random = generator(8)
+      local function hit() return random() < 0.04 and 1 or 0 end
+      local count = alarms(2000, function()
+         local former, recent = 0, 0
+         for _ = 1, 90 do former = former + hit() end
+         for n = 1, 100 do
+            recent = recent + hit()
+            if lib.rv_drift_share(recent, n, former, 90, 0.15) then return true end
+         end
+         return false
+      end)
+      assert.is_true(count <= 6, count .. " false alarms")
+   end)
+
    it("hardly ever raises one when nothing changed", function()
       local random = generator(5)
       local count = alarms(2000, function()

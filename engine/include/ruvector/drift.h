@@ -11,8 +11,10 @@
 
 /*
  * Whether more of the recent cases are of a kind than of the former ones: the difference of the
- * shares is at least least_difference and more than 3.3 standard errors (pooled, each share moved
- * towards one half by one case in two). False while either has fewer than 20 cases.
+ * shares is at least least_difference (above 0), and the chance of as many by luck is below one in
+ * ten thousand (Fisher's exact test: in the first looks the counts are small). False while either
+ * has fewer than 20 cases. Counts are below 2^53; takes time in proportion to the smaller of
+ * recent_count and the hits.
  */
 bool rv_drift_share(uint64_t recent_hits, uint64_t recent_count, uint64_t former_hits,
                     uint64_t former_count, double least_difference);

@@ -7,24 +7,52 @@
 #include <stdlib.h>
 
 #define LEAST_COUNT 20
-#define SHARE_ERRORS 3.3
+#define SHARE_CHANCE 1e-4
 #define RECALL_ERRORS 2.3
 #define KS_CRITICAL 2.2
+
+/*
+ * The chance of at least `hits` among n of a population of N with K of them: Fisher's exact test,
+ * one-sided. The terms of the hypergeometric distribution follow from their neighbours, beginning
+ * at the mode with 1; a sum of all of them makes chances of them.
+ */
+static double
+chance_of_at_least(double hits, double n, double K, double N)
+{
+    double low = fmax(0.0, K - (N - n));
+    double high = fmin(n, K);
+    double mode = fmin(fmax(floor((n + 1.0) * (K + 1.0) / (N + 2.0)), low), high);
+    double tail = mode >= hits ? 1.0 : 0.0;
+    double all = 1.0;
+    double term = 1.0;
+
+    for (double x = mode; x < high && term > 0.0; x++) {
+        term *= (K - x) * (n - x) / ((x + 1.0) * (N - K - n + x + 1.0));
+        all += term;
+        tail += x + 1.0 >= hits ? term : 0.0;
+    }
+    term = 1.0;
+    for (double x = mode; x > low && term > 0.0; x--) {
+        term *= x * (N - K - n + x) / ((K - x + 1.0) * (n - x + 1.0));
+        all += term;
+        tail += x - 1.0 >= hits ? term : 0.0;
+    }
+    return tail / all;
+}
 
 bool
 rv_drift_share(uint64_t recent_hits, uint64_t recent_count, uint64_t former_hits,
                uint64_t former_count, double least_difference)
 {
-    double n = (double)recent_count + 1.0;
-    double m = (double)former_count + 1.0;
-    double recent = ((double)recent_hits + 0.5) / n;
-    double former = ((double)former_hits + 0.5) / m;
-    double pooled = (recent * n + former * m) / (n + m);
+    double n = (double)recent_count;
+    double m = (double)former_count;
 
     if (recent_count < LEAST_COUNT || former_count < LEAST_COUNT)
         return false;
-    return recent - former >= least_difference &&
-           recent - former > SHARE_ERRORS * sqrt(pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m));
+    if ((double)recent_hits / n - (double)former_hits / m < least_difference)
+        return false;
+    return chance_of_at_least((double)recent_hits, n, (double)(recent_hits + former_hits), n + m) <
+           SHARE_CHANCE;
 }
 
 static int

@@ -273,7 +273,9 @@ watch_group(RuvStore *store, RuvIndexState *state, double target, int k)
         }
         fall->raised_at = GetCurrentTimestamp();
         fall->awaiting = true;
-        ruv_guard_widen(state, RUV_GUARD_RECALL);
+        ruv_guard_widen(
+            state, RUV_GUARD_RECALL,
+            psprintf("%d exact checks say that a recall of %.4g is not reached.", count, target));
     } else if (fall != NULL && !fall->awaiting) {
         state->falls = list_delete_ptr(state->falls, fall);
         pfree(fall);

@@ -52,7 +52,7 @@ age_samples(RuvIndexState *state)
 }
 
 static void
-alarm_about(RuvIndexState *state, RuvGuardReason reason)
+alarm_about(RuvIndexState *state, RuvGuardReason reason, const char *evidence)
 {
     /* While the last alarm is being learned from, only a want of recall says anything new. */
     if (!state->drift.relearn) {
@@ -60,7 +60,7 @@ alarm_about(RuvIndexState *state, RuvGuardReason reason)
         state->drift.relearn = true;
         state->drift.since = GetCurrentTimestamp();
     }
-    ruv_guard_widen(state, reason);
+    ruv_guard_widen(state, reason, evidence);
     start_over(&state->drift);
 }
 
@@ -103,7 +103,11 @@ ruv_drift_note_query(RuvIndexState *state, const float *query)
         far += drift->far[i];
     if (!drift->relearn && rv_drift_share(far, drift->query_count, drift->former_far,
                                           drift->former_count, RUV_DRIFT_LEAST_SHARE))
-        alarm_about(state, RUV_GUARD_QUERIES);
+        alarm_about(
+            state, RUV_GUARD_QUERIES,
+            psprintf("Of the last %u searches %u resemble no remembered query, of " UINT64_FORMAT
+                     " learned from " UINT64_FORMAT " did.",
+                     drift->query_count, far, drift->former_count, drift->former_far));
 }
 
 /* ---- samples ------------------------------------------------------------------------------- */
@@ -126,7 +130,9 @@ note_recall(RuvIndexState *state, const RuvSample *sample)
     drift->recall_at = (drift->recall_at + 1) % RUV_DRIFT_RECENT;
     drift->recall_count = Min(drift->recall_count + 1, RUV_DRIFT_RECENT);
     if (rv_drift_recall(drift->gaps, drift->recall_count, 0, RUV_DRIFT_TOLERANCE))
-        alarm_about(state, RUV_GUARD_RECALL);
+        alarm_about(state, RUV_GUARD_RECALL,
+                    psprintf("The last %u judged searches found less than was declared.",
+                             drift->recall_count));
 }
 
 void
@@ -158,15 +164,21 @@ compare_scores(RuvIndexState *state)
     int middle = Min(state->drift.calibrated, all);
     float *former;
     float *recent;
+    uint32 former_count;
+    uint32 recent_count;
 
     if (state->drift.relearn || middle <= 0 || middle >= all)
         return;
     former = palloc(sizeof(float) * middle);
     recent = palloc(sizeof(float) * (all - middle));
-    if (rv_drift_distribution(
-            recent, collect_scores(state, Max(middle, all - RUV_DRIFT_RECENT), all, recent), former,
-            collect_scores(state, 0, middle, former)))
-        alarm_about(state, RUV_GUARD_QUERIES);
+    former_count = collect_scores(state, 0, middle, former);
+    recent_count = collect_scores(state, Max(middle, all - RUV_DRIFT_RECENT), all, recent);
+    if (rv_drift_distribution(recent, recent_count, former, former_count))
+        alarm_about(state, RUV_GUARD_QUERIES,
+                    psprintf("In-search scores of the last %u judged searches are not those of the "
+                             "%u that were learned from: their medians are %.3f and %.3f.",
+                             recent_count, former_count, recent[recent_count / 2],
+                             former[former_count / 2]));
     pfree(former);
     pfree(recent);
 }
@@ -181,7 +193,9 @@ ruv_drift_after_pass(RuvIndexState *state, Relation table)
     compare_scores(state);
     if (state->drift.blocks > 0 && blocks > state->drift.blocks * RUV_DRIFT_GROWTH &&
         !state->drift.relearn)
-        alarm_about(state, RUV_GUARD_ROWS);
+        alarm_about(state, RUV_GUARD_ROWS,
+                    psprintf("The table has %.0f pages, and had %.0f when it was learned.", blocks,
+                             state->drift.blocks));
     if (state->drift.blocks <= 0)
         state->drift.blocks = blocks;
 }

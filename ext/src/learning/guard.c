@@ -85,7 +85,7 @@ evidence_since(const RuvIndexState *state)
 }
 
 void
-ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason)
+ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason, const char *evidence)
 {
     RuvGuard guard = ruv_guard_read(state->slot);
 
@@ -102,9 +102,9 @@ ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason)
     ereport(LOG,
             (errmsg("searches of index \"%s\" take more effort for now: %s",
                     NameStr(state->index_name), ruv_guard_reason_name(reason)),
-             errdetail("log(1 + slack) is multiplied by %.2f until enough searches from now on "
+             errdetail("%s log(1 + slack) is multiplied by %.2f until enough searches from now on "
                        "were learned from.",
-                       guard.factor)));
+                       evidence, guard.factor)));
 }
 
 void

@@ -475,7 +475,8 @@ extern bool ruv_drift_relearning_due(const RuvIndexState *state);
  * searches that came later. Call it with every finding: a further call adds to the widening, up to
  * a limit, once searches were judged that came after the former one. Cheap; no transaction, no
  * error. */
-extern void ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason);
+/* evidence: a sentence for the log. */
+extern void ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason, const char *evidence);
 /* After a calibration: takes the widening back if there is enough evidence. */
 extern void ruv_guard_learned(RuvIndexState *state);
 
