@@ -303,11 +303,54 @@ abandon(rv_ring *ring, uint64_t position)
         continue;
 }
 
+/* The words that lie in the span at hand whole. */
+static size_t
+whole_words(const span_reader *reader)
+{
+    if (reader->index >= reader->count)
+        return 0;
+    return (reader->spans[reader->index].size - reader->offset) / 8;
+}
+
+/* Stores so many words of the span at hand; all but the joints of spans go this way. */
+static void
+store_words(_Atomic uint64_t *to, size_t count, span_reader *reader)
+{
+    const rv_span *span = &reader->spans[reader->index];
+    const char *from = (const char *)span->data + reader->offset;
+    rv_checksum checksum = reader->checksum;
+
+    for (size_t i = 0; i < count; i++) {
+        uint64_t word;
+
+        memcpy(&word, from + i * 8, 8);
+        rv_checksum_add(&checksum, word);
+        atomic_store_explicit(&to[i], word, memory_order_release);
+    }
+    reader->checksum = checksum;
+    reader->words_left -= count;
+    reader->offset += count * 8;
+    if (reader->offset == span->size) {
+        reader->index++;
+        reader->offset = 0;
+    }
+}
+
 static void
 fill_cell(ring_cell *cell, size_t from, span_reader *reader)
 {
-    for (size_t i = from; i < DATA_WORDS && reader->words_left > 0; i++)
-        atomic_store_explicit(&cell->data[i], next_word(reader), memory_order_release);
+    while (from < DATA_WORDS && reader->words_left > 0) {
+        size_t whole = whole_words(reader);
+
+        if (whole > DATA_WORDS - from)
+            whole = DATA_WORDS - from;
+        if (whole > 0) {
+            store_words(&cell->data[from], whole, reader);
+            from += whole;
+        } else {
+            atomic_store_explicit(&cell->data[from++], next_word(reader), memory_order_release);
+        }
+    }
 }
 
 /* Ends a push that failed at its cell number failed. */
