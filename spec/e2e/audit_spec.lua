@@ -154,6 +154,19 @@ describe("an audit of reference searches", function()
       assert.is_true(expected() < expected_before * (1 + recall) / 2)
    end)
 
+   it("is no alarm where the reference searches themselves find less than was declared", function()
+      local message = "take more effort for now: recall below target"
+      server:apply({ ["ruvector.audit_pass_limit"] = 0 }, db) -- no exact checks: those may well be one
+      db:exec("SET ruvector.target_recall = 0.99")
+      search(60) -- served with the effort of this target from now on
+      local before, judged = times_logged(message), learning.stats(db, "items").judged
+      for _ = 1, 8 do search(60) end
+      assert.is_true(learning.stats(db, "items").judged >= judged + 100)
+      assert.equal(before, times_logged(message))
+      db:exec("SET ruvector.target_recall = " .. TARGET)
+      server:apply({ ["ruvector.audit_pass_limit"] = 300 }, db)
+   end)
+
    it("survives a restart", function()
       local before = learning.stats(db, "items")
       server:restart()
@@ -213,5 +226,16 @@ describe("an audit of reference searches", function()
       assert.equal(0, after.failures)
       server:apply({ ["ruvector.audit_pass_limit"] = 300 }, db)
       search_until("an audit", function(stats) return stats.reference_recall ~= before.reference_recall end)
+   end)
+
+   it("finds a recall that is out of reach missed, once, and raises no effort for it", function()
+      db:exec("SET ruvector.target_recall = 0.99")
+      local raised = times_logged("take more effort for now: recall below target")
+      local function missed() return times_logged("is below its target: %d%.%d+ of 0.99 for 10 rows") end
+      search_until("the log to say that the target is missed", function() return missed() > 0 end)
+      for _ = 1, 5 do search(60) end
+      assert.equal(1, missed())
+      assert.truthy(server:log():match("HINT:  No more than %d%.%d+ is in reach of the index: rebuild it"))
+      assert.equal(raised, times_logged("take more effort for now: recall below target"))
    end)
 end)

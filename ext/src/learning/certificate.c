@@ -226,8 +226,10 @@ load_group(RuvStore *store, const RuvIndexState *state, double target, int k, Ti
     return (int)rows;
 }
 
+/* Once for a fall. reachable: the most that the index can find, the target at most. */
 static void
-report_fall(const RuvIndexState *state, const RuvFall *fall, const double *recalls, int count)
+report_fall(const RuvIndexState *state, const RuvFall *fall, const double *recalls, int count,
+            double reachable)
 {
     rv_certificate seen;
     rv_error err;
@@ -238,7 +240,12 @@ report_fall(const RuvIndexState *state, const RuvFall *fall, const double *recal
                          NameStr(state->index_name), seen.mean, fall->target, fall->k),
                   errdetail("The mean of %d exact checks lies between %.4f and %.4f (95%%).", count,
                             seen.recall.low, seen.recall.high),
-                  errhint("ruvector_recall_certificate() shows it; effort has been raised.")));
+                  reachable < fall->target
+                      ? errhint("No more than %.4f is in reach of the index: rebuild it with a "
+                                "larger m or ef_construction, or declare a lower "
+                                "ruvector.target_recall.",
+                                reachable)
+                      : errhint("ruvector_recall_certificate() shows it; effort is raised.")));
 }
 
 static void
@@ -253,13 +260,14 @@ forget_former_checks(RuvStore *store, const RuvIndexState *state, const RuvFall 
                   4, key.types, key.values, NULL);
 }
 
-/* Raises effort when the checks of a group say that it is needed. */
+/* Raises effort when the checks of a group say that it is needed, and may help. */
 static void
 watch_group(RuvStore *store, RuvIndexState *state, double target, int k)
 {
     RuvFall *fall = find_fall(state, target, k);
     double *recalls;
     int count = load_group(store, state, target, k, fall ? fall->raised_at : DT_NOBEGIN, &recalls);
+    double reachable = ruv_plan_reachable(state, (uint32)k, target);
     bool below = rv_certificate_below(recalls, (size_t)count, target);
 
     if (fall != NULL && fall->awaiting && count >= RUV_RAISED_CHECKS) {
@@ -269,13 +277,15 @@ watch_group(RuvStore *store, RuvIndexState *state, double target, int k)
     if (below) {
         if (fall == NULL) {
             fall = add_fall(state, target, k);
-            report_fall(state, fall, recalls, count);
+            report_fall(state, fall, recalls, count, reachable);
         }
-        fall->raised_at = GetCurrentTimestamp();
-        fall->awaiting = true;
-        ruv_guard_widen(
-            state, RUV_GUARD_RECALL,
-            psprintf("%d exact checks say that a recall of %.4g is not reached.", count, target));
+        if (rv_certificate_below(recalls, (size_t)count, reachable)) {
+            fall->raised_at = GetCurrentTimestamp();
+            fall->awaiting = true;
+            ruv_guard_widen(state, RUV_GUARD_RECALL,
+                            psprintf("%d exact checks say that a recall of %.4g is not reached.",
+                                     count, reachable));
+        }
     } else if (fall != NULL && !fall->awaiting) {
         state->falls = list_delete_ptr(state->falls, fall);
         pfree(fall);

@@ -116,14 +116,15 @@ static void
 note_recall(RuvIndexState *state, const RuvSample *sample)
 {
     RuvDrift *drift = &state->drift;
-
-    double target = sample->head.target_recall;
+    double target;
 
     if (!sample->even || sample->retrace || sample->recall < 0 ||
         sample->head.mode != RV_SEARCH_ADAPTIVE || !(sample->head.target_recall > 0) ||
         sample->head.started_us < state->guard_since)
         return;
-    /* No measured recall can be above what a reference search finds. */
+    /* More effort does not help beyond what is in reach, nor can a measured recall be above what a
+     * reference search finds. */
+    target = ruv_plan_reachable(state, sample->head.k, sample->head.target_recall);
     if (!sample->exact)
         target = Min(target, ruv_reference_recall(state));
     drift->gaps[drift->recall_at] = (float)(ruv_true_recall(state, sample) - target);

@@ -176,6 +176,18 @@ enough(const RuvIndexState *state, const rv_plan *former, uint32 count)
     return count >= RUV_PLAN_ENOUGH || count >= RUV_PLAN_SHARE * former->samples;
 }
 
+double
+ruv_plan_reachable(const RuvIndexState *state, uint32 k, double target)
+{
+    rv_plan_choice choice;
+    uint32_t window;
+
+    if (state->plan_count == 0)
+        return target;
+    (void)rv_plan_choose_rows(state->plans, state->plan_count, k, target, &choice, &window);
+    return choice.in_reach ? target : Min(target, choice.expected_recall);
+}
+
 static void
 report_reach(const RuvIndexState *state, const rv_plan *plan, const rv_plan *former)
 {

@@ -445,6 +445,8 @@ extern bool ruv_bank_try_lock(Oid index_oid);
 
 /* ---- plans.c ------------------------------------------------------------------------------- */
 
+/* The target, or as much of it as the plan for k rows can reach. */
+extern double ruv_plan_reachable(const RuvIndexState *state, uint32 k, double target);
 /* How far the curves of work of a trace should go. */
 extern void ruv_work_goals(const RuvIndexState *state, float *slack, uint32 *ef);
 /* Compares a served search with what its trace predicted for it. */
