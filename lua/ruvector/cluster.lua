@@ -28,6 +28,7 @@ local DEFAULT_PG_CONFIG = "/usr/lib/postgresql/15/bin/pg_config"
 local SOCKET_PATH_LIMIT = 107 -- bytes of sun_path without its terminator
 local PORT = 5432             -- names the socket file only
 local RELOAD_LIMIT = 60       -- seconds for a session to read new settings
+local CATCH_UP_LIMIT = 60     -- seconds for a standby to replay what was written
 local SUPERUSER = "postgres"
 
 -- Settings of every private cluster; options.settings adds to them and overrides them. fsync is
@@ -224,6 +225,32 @@ function M.new(options)
       error(err, 0)
    end
    return self
+end
+
+--- A running standby of this running server, with options as those of new(). It is a cluster of its own:
+-- its owner removes it, before this one.
+function Cluster:start_standby(options)
+   local standby = M.new(options)
+   local ok, err = pcall(function()
+      check_run("rm -rf " .. shell_quote(standby.data), "rm")
+      check_run(standby:as_server_user { self.bin .. "/pg_basebackup", "-D", standby.data, "-R", "-c", "fast",
+         "-h", self.socket_directory, "-p", tostring(self.port), "-U", SUPERUSER }, "pg_basebackup")
+      standby:configure()
+      standby:start()
+   end)
+   if not ok then
+      standby:remove()
+      error(err, 0)
+   end
+   return standby
+end
+
+--- Waits until `replica`, a session of a standby, sees what `session` of the primary has committed.
+function M.catch_up(session, replica)
+   local lsn = session:value("SELECT pg_current_wal_lsn()::text")
+   clock.wait_until("the standby to replay the primary's WAL", CATCH_UP_LIMIT, function()
+      return replica:value("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", lsn)
+   end)
 end
 
 --- The last n lines (default 30) of the server's log.

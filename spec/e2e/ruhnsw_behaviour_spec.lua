@@ -283,12 +283,7 @@ describe("the behaviour of a ruhnsw index", function()
 
       setup(function()
          ruhnsw.create(db, "mirrored", 800, 16, { with = "m = 6, ef_construction = 24" })
-         standby = cluster.new { settings = { wal_consistency_checking = "all" } }
-         local words = { server.bin .. "/pg_basebackup", "-D", standby.data, "-R", "-c", "fast",
-            "-h", server.socket_directory, "-p", tostring(server.port), "-U", server:conninfo().user }
-         assert.equal(0, os.execute("rm -rf '" .. standby.data .. "' && " .. standby:as_server_user(words)))
-         standby:configure()
-         standby:start()
+         standby = server:start_standby { settings = { wal_consistency_checking = "all" } }
          replica = standby:connect()
       end)
 
@@ -309,10 +304,7 @@ describe("the behaviour of a ruhnsw index", function()
       end
 
       local function agree()
-         local lsn = db:value("SELECT pg_current_wal_lsn()::text")
-         clock.wait_until("the standby to replay the primary's WAL", 60, function()
-            return replica:value("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", lsn)
-         end)
+         cluster.catch_up(db, replica)
          assert.equal(answers(db), answers(replica))
       end
 

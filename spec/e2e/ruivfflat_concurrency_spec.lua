@@ -172,21 +172,8 @@ describe("a ruivfflat index that many sessions use", function()
    describe("on a standby", function()
       local standby, replica
 
-      local function catch_up()
-         local lsn = db:value("SELECT pg_current_wal_lsn()::text")
-         clock.wait_until("the standby to replay the primary's WAL", 60, function()
-            return replica:value("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", lsn)
-         end)
-      end
-
       setup(function()
-         standby = cluster.new { settings = { wal_consistency_checking = "all" } }
-         local words = { server.bin .. "/pg_basebackup", "-D", standby.data, "-R", "-c", "fast",
-            "-h", server.socket_directory, "-p", tostring(server.port), "-U", server:conninfo().user }
-         local status = os.execute("rm -rf '" .. standby.data .. "' && " .. standby:as_server_user(words))
-         assert.equal(0, status)
-         standby:configure()
-         standby:start()
+         standby = server:start_standby { settings = { wal_consistency_checking = "all" } }
          replica = standby:connect()
       end)
 
@@ -196,7 +183,7 @@ describe("a ruivfflat index that many sessions use", function()
 
       it("answers as the primary does, while the primary goes on", function()
          run(4, 400, 6)
-         catch_up()
+         cluster.catch_up(db, replica)
          assert.is_true(replica:value("SELECT pg_is_in_recovery()"))
          assert.equal("", ivf.findings(replica, "busy_v"))
          assert.equal(db:value("SELECT count(*) FROM busy"), ivf.reachable(replica, "busy", DIM))
@@ -215,7 +202,7 @@ describe("a ruivfflat index that many sessions use", function()
          end)
          assert.same({}, failures)
          assert.is_true(found > 1000)
-         catch_up()
+         cluster.catch_up(db, replica)
          assert.equal("", ivf.findings(replica, "busy_v"))
          assert.is_nil(standby:log():find("inconsistent page", 1, true))
       end)

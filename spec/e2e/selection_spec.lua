@@ -34,10 +34,10 @@ describe("a column with a graph and lists", function()
       return nil
    end
 
-   local function explained(k, selectivity)
+   local function explained(k, selectivity, session)
       local rows = {}
-      for _, row in ipairs(db:exec("SELECT * FROM ruvector_explain_selection('items', $1, $2)", k or 10,
-         selectivity or 1)) do
+      for _, row in ipairs((session or db):exec("SELECT * FROM ruvector_explain_selection('items', $1, $2)",
+         k or 10, selectivity or 1)) do
          rows[row.method] = row
       end
       return rows
@@ -142,30 +142,68 @@ describe("a column with a graph and lists", function()
       db:exec("RESET ruvector.target_recall; RESET ruvector.probes; RESET ruvector.ef_search")
    end)
 
-   it("keeps its costs over a restart", function()
-      -- Of the last round; what came after it is not stored. The fourth is of 8 to 15 rows.
-      local stored = db:exec([[SELECT a.amname AS method, s.cost_searches[4] AS searches,
+   -- The costs of searches for 8 to 15 rows (the fourth group) as they were stored after the last round.
+   local function stored()
+      return db:exec([[SELECT a.amname AS method, s.cost_searches[4] AS searches,
             s.cost_latency_us[4] AS latency_us, s.cost_distances[4] AS distances
          FROM ruvector_index_state s JOIN pg_class c ON c.oid = s.index_oid JOIN pg_am a ON a.oid = c.relam]])
-      local before = explained()
+   end
+
+   -- Waits until a session's server has the stored costs of both indexes. Returns what it says of them.
+   local function wait_for_costs(session, costs)
+      return clock.wait_until("the costs to be there", learning.LIMIT, function()
+         local now = explained(nil, nil, session)
+         for _, row in ipairs(costs) do
+            if not now[row.method].recall or now[row.method].searches ~= row.searches then
+               return false, ("%s of %s searches"):format(tostring(now[row.method].searches), row.searches)
+            end
+         end
+         return now
+      end)
+   end
+
+   local function assert_costs(costs, now)
+      assert.equal(2, #costs)
+      for _, row in ipairs(costs) do
+         assert.is_true(row.searches > 0)
+         assert.near(row.latency_us, now[row.method].latency_us, 0.01)
+         assert.near(row.distances, now[row.method].distances, 0.01)
+      end
+   end
+
+   local function assert_recalls(before, now)
+      assert.equal(before.ruhnsw.recall, now.ruhnsw.recall)
+      assert.equal(before.ruivfflat.recall, now.ruivfflat.recall)
+   end
+
+   it("keeps its costs over a restart", function()
+      local costs, before = stored(), explained() -- what came after the last round is not stored
       server:restart()
       db = server:connect()
-      clock.wait_until("the costs to be there again", learning.LIMIT, function()
-         for _, row in pairs(explained()) do
-            if not row.recall or (row.searches or 0) == 0 then return false end
-         end
-         return true
+      local after = wait_for_costs(db, costs)
+      assert_costs(costs, after)
+      assert_recalls(before, after)
+   end)
+
+   it("has the primary's costs on a standby, also those that come later", function()
+      local standby = server:start_standby { preload = true, settings = learning.SETTINGS }
+      local ok, err = pcall(function()
+         local replica = standby:connect()
+         local costs = stored()
+         local there = wait_for_costs(replica, costs)
+         assert_costs(costs, there)
+         assert_recalls(explained(), there)
+         search_by("graph", 60, 8)
+         search_by("lists", 60, 9)
+         set_policy(nil)
+         db:exec("SELECT ruvector_extract_patterns('items')")
+         local later = stored()
+         for i, row in ipairs(later) do assert.is_true(row.searches > costs[i].searches) end
+         cluster.catch_up(db, replica)
+         assert_costs(later, wait_for_costs(replica, later))
       end)
-      local after = explained()
-      assert.equal(2, #stored)
-      for _, row in ipairs(stored) do
-         local now = after[row.method]
-         assert.is_true(row.searches > 0)
-         assert.equal(row.searches, now.searches)
-         assert.near(row.latency_us, now.latency_us, 0.01)
-         assert.near(row.distances, now.distances, 0.01)
-         assert.equal(before[row.method].recall, now.recall)
-      end
+      standby:remove()
+      assert(ok, err)
    end)
 
    it("forgets the costs of an index that was rebuilt", function()

@@ -45,12 +45,7 @@ describe("on a standby", function()
       db:exec("SELECT ruvector_enable_learning('items', min_samples => 10)")
       search(db, 40)
       learning.wait_learned(db, "items", 40)
-      standby = cluster.new({ preload = true, settings = learning.SETTINGS })
-      local words = { server.bin .. "/pg_basebackup", "-D", standby.data, "-R", "-c", "fast", "-h",
-         server.socket_directory, "-p", tostring(server.port), "-U", server:conninfo().user }
-      assert.equal(0, os.execute("rm -rf '" .. standby.data .. "' && " .. standby:as_server_user(words)))
-      standby:configure()
-      standby:start()
+      standby = server:start_standby({ preload = true, settings = learning.SETTINGS })
       replica = standby:connect()
    end)
 

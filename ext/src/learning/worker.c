@@ -422,9 +422,13 @@ stand_by(void)
     PushActiveSnapshot(GetTransactionSnapshot());
     if (ruv_store_open(&store)) {
         foreach (cell, ruv_worker.indexes) {
-            if (learned_elsewhere(&store, lfirst(cell))) {
-                ruv_state_unload(lfirst(cell));
+            RuvIndexState *state = lfirst(cell);
+
+            if (learned_elsewhere(&store, state)) {
+                ruv_state_unload(state);
                 ruv_worker.stale = true;
+            } else if (state->loaded) {
+                ruv_costs_load(&store, state); /* they change with every round */
             }
         }
         ruv_store_close(&store);
