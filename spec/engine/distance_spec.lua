@@ -284,6 +284,46 @@ describe("every level", function()
       end
    end)
 
+   it("gives the exact products of tiles of wide codes, the extremes in 16,000 dimensions too", function()
+      local queries, rows, out = ffi.new("int16_t *[2]"), ffi.new("int16_t *[4]"), ffi.new("int32_t[8]")
+      local kept = {}
+      for i = 0, 5 do
+         kept[i] = ffi.new("int16_t[16000]")
+         if i < 2 then queries[i] = kept[i] else rows[i - 2] = kept[i] end
+      end
+      local function fill(number)
+         for i = 0, 5 do
+            for j = 0, 15999 do kept[i][j] = number(i, j) end
+         end
+      end
+      local function products(kernels, dim)
+         kernels.dot_wides_tile(ffi.cast("const int16_t *const *", queries),
+            ffi.cast("const int16_t *const *", rows), dim, out)
+         local list = {}
+         for i = 0, 7 do list[i + 1] = out[i] end
+         return list
+      end
+      for _, level in ipairs(all) do
+         fill(function(i, j) return ((j + 1) * (371 + 40 * i)) % 2001 - 1000 end)
+         for _, dim in ipairs({ 0, 32, 64, 96, 128, 800, 1600 }) do
+            local expected = {}
+            for i = 0, 7 do
+               local sum = 0
+               for j = 0, dim - 1 do sum = sum + kept[math.floor(i / 4)][j] * kept[2 + i % 4][j] end
+               expected[i + 1] = sum
+            end
+            assert.same(expected, products(level.kernels, dim))
+         end
+         -- the longest codes in one dimension, and spread over all of them
+         fill(function(i, j) return j == 7 and (i % 2 == 0 and 32767 or -32767) or 0 end)
+         local square = 32767 * 32767
+         assert.same({ square, -square, square, -square, -square, square, -square, square },
+            products(level.kernels, 32))
+         fill(function() return 259 end) -- 32767 / sqrt(16000)
+         assert.equal(259 * 259 * 16000, products(level.kernels, 16000)[8])
+      end
+   end)
+
    it("rounds to wide codes alike, and holds them within 16 bits", function()
       local floats, out, expected = ffi.new("float[40]"), ffi.new("int16_t[40]"), ffi.new("int16_t[40]")
       for i = 0, 39 do floats[i] = (i - 20) * 0.25 * (i % 3 == 0 and 30000 or 1) end

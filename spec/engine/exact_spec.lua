@@ -91,6 +91,68 @@ describe("exact search", function()
       end)
    end
 
+   -- Enough queries that codes say which rows are looked at.
+   local MANY = 40
+
+   local function assert_exact(metric, unit, rows, queries, count, dim, k)
+      local exact = assert(create(metric, unit, queries, MANY, dim, k))
+      feed(exact, rows, dim, ascending(count), 64)
+      for q = 0, MANY - 1 do
+         assert.same(reference(metric, unit, queries + q * dim, rows, count, dim, k), result(exact, q, k))
+      end
+   end
+
+   for name, metric in pairs(METRICS) do
+      it("gives the same for many queries, under " .. name, function()
+         local cases = { { 900, 7, 10 }, { 700, 33, 25 }, { 1500, 128, 1 }, { 500, 200, 10 }, { 30, 3, 40 } }
+         for _, case in ipairs(cases) do
+            local count, dim, k = unpack(case)
+            assert_exact(metric, false, random_rows(count, dim, 1), random_rows(MANY, dim, 2), count, dim, k)
+         end
+      end)
+
+      it("drops no row for being tied, huge, tiny or zero, under " .. name, function()
+         local count, dim, k = 1200, 6, 15
+         local rows, queries = random_rows(count, dim, 3, true), random_rows(MANY, dim, 4, true)
+         assert_exact(metric, false, rows, queries, count, dim, k)
+         for i = 0, count - 1 do
+            local scale = ({ 1, 1e-30, 1e-12, 1e12, 1e18, 0 })[1 + i % 6]
+            for j = 0, dim - 1 do rows[i * dim + j] = rows[i * dim + j] * scale end
+         end
+         for i = 0, MANY - 1 do
+            local scale = ({ 1, 1e-15, 1e11, 0 })[1 + i % 4]
+            for j = 0, dim - 1 do queries[i * dim + j] = queries[i * dim + j] * scale end
+         end
+         -- a distance to a zero vector is not a number under cosine, and as far as can be
+         local exact = assert(create(metric, false, queries, MANY, dim, k))
+         feed(exact, rows, dim, ascending(count), 64)
+         for q = 0, MANY - 1 do
+            local alone = assert(create(metric, false, queries + q * dim, 1, dim, k))
+            feed(alone, rows, dim, ascending(count), 64)
+            assert.same(result(alone, 0, k), result(exact, q, k))
+         end
+      end)
+
+      it("drops no row that is nearly as near as others, under " .. name, function()
+         -- rows that differ by less than their codes, and by little more than the rounding of a distance
+         local count, dim, k = 2000, 64, 10
+         local base, noise = random_rows(1, dim, 5), random_rows(count, dim, 6)
+         local queries = random_rows(MANY, dim, 7)
+         for i = 0, count - 1 do
+            for j = 0, dim - 1 do noise[i * dim + j] = base[j] + noise[i * dim + j] * 1e-5 end
+         end
+         assert_exact(metric, false, noise, queries, count, dim, k)
+      end)
+   end
+
+   it("takes many unit vectors at their word", function()
+      local count, dim = 1500, 48
+      local rows, queries = random_rows(count, dim, 1), random_rows(MANY, dim, 2)
+      for i = 0, count - 1 do lib.rv_normalize(rows + i * dim, rows + i * dim, dim) end
+      for i = 0, MANY - 1 do lib.rv_normalize(queries + i * dim, queries + i * dim, dim) end
+      assert_exact(lib.RV_METRIC_COSINE, true, rows, queries, count, dim, 10)
+   end)
+
    it("takes unit vectors at their word", function()
       local rows, queries = random_rows(100, 9, 1), random_rows(3, 9, 2)
       for i = 0, 99 do lib.rv_normalize(rows + i * 9, rows + i * 9, 9) end
@@ -158,12 +220,12 @@ describe("exact search", function()
    end)
 
    it("leaks nothing when memory ends", function()
-      local queries = random_rows(3, 4, 1)
-      for fail_at = 1, 4 do
+      local queries = random_rows(MANY, 4, 1)
+      for fail_at = 1, 7 do
          local tester = ffi.new("rv_test_allocator")
          lib.rv_test_allocator_init(tester, fail_at)
-         local exact, status = create(lib.RV_METRIC_L2, false, queries, 3, 4, 5, tester.allocator)
-         assert.equal(fail_at < 4, exact == nil)
+         local exact, status = create(lib.RV_METRIC_L2, false, queries, MANY, 4, 5, tester.allocator)
+         assert.equal(fail_at < 7, exact == nil)
          if exact then
             lib.rv_exact_destroy(ffi.gc(exact, nil))
          else

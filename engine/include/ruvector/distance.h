@@ -38,6 +38,8 @@ typedef enum rv_simd_level {
 #define RV_TILE_QUERIES 2
 #define RV_TILE_ROWS 4
 
+#define RV_WIDE_STEP 32
+
 /* dim is the number of elements; 0 is allowed and gives 0. */
 typedef struct rv_kernels {
     rv_simd_level level;
@@ -68,6 +70,11 @@ typedef struct rv_kernels {
      * RV_MAX_DIMENSIONS. */
     void (*dot_codes)(const int16_t *wide, const int8_t *codes, size_t stride, size_t count,
                       uint32_t dim, int32_t *out);
+    /* A tile of wide codes: out[i * RV_TILE_ROWS + j] is the inner product of queries[i] and
+     * rows[j], exact under the same condition for both. dim is a multiple of RV_WIDE_STEP; who
+     * has fewer elements fills up with zeros. */
+    void (*dot_wides_tile)(const int16_t *const *queries, const int16_t *const *rows, uint32_t dim,
+                           int32_t *out);
     /* float32 <-> half, count elements, round to nearest even; overflow becomes infinity. */
     void (*to_half)(const float *in, uint16_t *out, size_t count);
     void (*from_half)(const uint16_t *in, float *out, size_t count);

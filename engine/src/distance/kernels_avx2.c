@@ -186,6 +186,29 @@ codes_sum(codes s, codes t)
     return _mm_cvtsi128_si32(half);
 }
 
+typedef __m256i wides;
+
+RV_INLINE wides
+wides_load(const int16_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+RV_INLINE codes
+codes_add_wides(codes s, wides p, wides q)
+{
+    return _mm256_add_epi32(s, _mm256_madd_epi16(p, q));
+}
+
+RV_INLINE void
+codes_sum_four(int32_t *p, codes s0, codes s1, codes s2, codes s3)
+{
+    __m256i sums = _mm256_hadd_epi32(_mm256_hadd_epi32(s0, s1), _mm256_hadd_epi32(s2, s3));
+
+    _mm_storeu_si128((__m128i *)p, _mm_add_epi32(_mm256_castsi256_si128(sums),
+                                                 _mm256_extracti128_si256(sums, 1)));
+}
+
 #include "kernels_body.h"
 
 #endif

@@ -172,6 +172,29 @@ codes_sum(codes s, codes t)
     return _mm512_reduce_add_epi32(_mm512_add_epi32(s, t));
 }
 
+typedef __m512i wides;
+
+RV_INLINE wides
+wides_load(const int16_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+RV_INLINE codes
+codes_add_wides(codes s, wides p, wides q)
+{
+    return _mm512_add_epi32(s, _mm512_madd_epi16(p, q));
+}
+
+RV_INLINE void
+codes_sum_four(int32_t *p, codes s0, codes s1, codes s2, codes s3)
+{
+    p[0] = _mm512_reduce_add_epi32(s0);
+    p[1] = _mm512_reduce_add_epi32(s1);
+    p[2] = _mm512_reduce_add_epi32(s2);
+    p[3] = _mm512_reduce_add_epi32(s3);
+}
+
 #include "kernels_body.h"
 
 #endif

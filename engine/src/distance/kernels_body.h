@@ -20,6 +20,9 @@
  * and, where the level has integers that wide, CODES_WIDTH and the type codes (sums of int32)
  *   codes_zero() codes_add_products(s, p, q)   of CODES_WIDTH int16 at p and int8 at q
  *   codes_sum(s, t)                            the sum of the lanes of both
+ *   wides, wides_load(p)                       CODES_WIDTH int16
+ *   codes_add_wides(s, x, y)                   the sums and the products of two of those
+ *   codes_sum_four(p, s0, s1, s2, s3)          the sums of the lanes of four
  * No load or store asks for alignment.
  *
  * Four accumulators run side by side, because an addition takes about four cycles and a new one can
@@ -277,7 +280,8 @@ l1_int8(const float *a, const int8_t *b, float scale, uint32_t dim)
 
 /* Integers add up exactly in any order, so every level gives the same sum. No sum of some of the
  * products passes the product of the two lengths (Cauchy and Schwarz), which is at most
- * 32767 x 1.01 x 127 x sqrt(16,000), a quarter of 2^31. */
+ * 32767 x 1.01 x 127 x sqrt(16,000), a quarter of 2^31. Two wide codes: (32767 x 1.01)^2, half of
+ * it. */
 RV_INLINE int32_t
 dot_code(const int16_t *wide, const int8_t *code, uint32_t dim)
 {
@@ -304,6 +308,47 @@ dot_codes(const int16_t *wide, const int8_t *code, size_t stride, size_t count, 
 {
     for (size_t row = 0; row < count; row++)
         out[row] = dot_code(wide, code + row * stride, dim);
+}
+
+/* As dot_codes for a tile of wide codes, of which what is loaded once serves several pairs. */
+static void
+dot_wides_tile(const int16_t *const *queries, const int16_t *const *rows, uint32_t dim,
+               int32_t *out)
+{
+#ifdef CODES_WIDTH
+    const int16_t *q0 = queries[0], *q1 = queries[1];
+    const int16_t *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
+    codes s00 = codes_zero(), s01 = s00, s02 = s00, s03 = s00;
+    codes s10 = s00, s11 = s00, s12 = s00, s13 = s00;
+
+    for (size_t i = 0; i < dim; i += CODES_WIDTH) {
+        wides a = wides_load(q0 + i), b = wides_load(q1 + i);
+        wides row = wides_load(r0 + i);
+
+        s00 = codes_add_wides(s00, a, row);
+        s10 = codes_add_wides(s10, b, row);
+        row = wides_load(r1 + i);
+        s01 = codes_add_wides(s01, a, row);
+        s11 = codes_add_wides(s11, b, row);
+        row = wides_load(r2 + i);
+        s02 = codes_add_wides(s02, a, row);
+        s12 = codes_add_wides(s12, b, row);
+        row = wides_load(r3 + i);
+        s03 = codes_add_wides(s03, a, row);
+        s13 = codes_add_wides(s13, b, row);
+    }
+    codes_sum_four(out, s00, s01, s02, s03);
+    codes_sum_four(out + RV_TILE_ROWS, s10, s11, s12, s13);
+#else
+    for (size_t at = 0; at < RV_TILE_QUERIES * RV_TILE_ROWS; at++) {
+        const int16_t *query = queries[at / RV_TILE_ROWS], *row = rows[at % RV_TILE_ROWS];
+        int32_t sum = 0;
+
+        for (size_t i = 0; i < dim; i++)
+            sum += query[i] * row[i];
+        out[at] = sum;
+    }
+#endif
 }
 
 typedef struct cosine_sums {
@@ -447,6 +492,7 @@ const rv_kernels RV_LEVEL_TABLE = {
     .inner_product_int8 = inner_product_int8,
     .l1_int8 = l1_int8,
     .dot_codes = dot_codes,
+    .dot_wides_tile = dot_wides_tile,
     .to_half = to_half,
     .from_half = from_half,
     .to_wide = to_wide,

@@ -187,4 +187,28 @@ codes_sum(codes s, codes t)
     return simde_vaddvq_s32(simde_vaddq_s32(s, t));
 }
 
+typedef simde_int16x8_t wides;
+
+RV_INLINE wides
+wides_load(const int16_t *p)
+{
+    return simde_vld1q_s16(p);
+}
+
+RV_INLINE codes
+codes_add_wides(codes s, wides p, wides q)
+{
+    s = simde_vmlal_s16(s, simde_vget_low_s16(p), simde_vget_low_s16(q));
+    return simde_vmlal_s16(s, simde_vget_high_s16(p), simde_vget_high_s16(q));
+}
+
+RV_INLINE void
+codes_sum_four(int32_t *p, codes s0, codes s1, codes s2, codes s3)
+{
+    p[0] = simde_vaddvq_s32(s0);
+    p[1] = simde_vaddvq_s32(s1);
+    p[2] = simde_vaddvq_s32(s2);
+    p[3] = simde_vaddvq_s32(s3);
+}
+
 #include "kernels_body.h"

@@ -1,11 +1,12 @@
 /*
  * exact.c - exact k nearest rows for a batch of queries.
  *
- * Every query keeps a heap of its k best, the worst on top. Rows come in blocks; the distances of
- * a few queries to one block are computed together, while the block's vectors are in the cache, and
- * only those that beat the query's worst go further. A distance does not depend on what it is
- * computed together with (rv_raw_distance_block). Hits are ordered by distance, then id, so the
- * result does not depend on the order of feeding.
+ * Every query keeps a heap of its k best, the worst on top. Rows come in blocks. For a few queries
+ * the distances of several to one block are computed together, while the block's vectors are in the
+ * cache. For many the block is coded, codes say which rows may beat a query's worst (sieve.h), and
+ * only the distances of those are computed. A distance does not depend on what it is computed
+ * together with (rv_raw_distance_block). Hits are ordered by distance, then id, so the result
+ * depends neither on the order of feeding nor on the way.
  */
 #include "ruvector/exact.h"
 
@@ -14,6 +15,7 @@
 #include <string.h>
 
 #include "../base/internal.h"
+#include "sieve.h"
 
 struct rv_exact {
     const rv_allocator *allocator;
@@ -26,6 +28,8 @@ struct rv_exact {
     uint64_t distances;
     rv_exact_hit *hits; /* k per query: heaps */
     uint32_t *found;    /* hits of each query */
+    bool sieved;
+    rv_sieve sieve;
 };
 
 static inline bool
@@ -70,6 +74,16 @@ rv_exact_create(const rv_allocator *allocator, rv_metric metric, bool unit, cons
         rv_exact_destroy(exact);
         return rv_fail_nomem(err, (size_t)count * k * sizeof *exact->hits);
     }
+    if (count >= RV_SIEVE_LEAST && metric != RV_METRIC_L1) {
+        rv_status status =
+            rv_sieve_open(&exact->sieve, allocator, metric, unit, queries, count, dim, err);
+
+        if (status != RV_OK) {
+            rv_exact_destroy(exact);
+            return status;
+        }
+        exact->sieved = true;
+    }
     *out = exact;
     return RV_OK;
 }
@@ -79,6 +93,8 @@ rv_exact_destroy(rv_exact *exact)
 {
     if (exact == NULL)
         return;
+    if (exact->sieved)
+        rv_sieve_close(&exact->sieve);
     rv_free(exact->allocator, exact->hits);
     rv_free(exact->allocator, exact->found);
     rv_free(exact->allocator, exact);
@@ -142,6 +158,63 @@ offer(rv_exact *exact, uint32_t query, const float *distances, const uint64_t *i
     exact->found[query] = found;
 }
 
+/* The distances of a block to every query. */
+static void
+feed_all(rv_exact *exact, const float *const *rows, const uint64_t *ids, uint32_t count)
+{
+    float distances[RV_TILE_QUERIES * RV_EXACT_BLOCK];
+
+    for (uint32_t query = 0; query < exact->count; query += RV_TILE_QUERIES) {
+        uint32_t left = exact->count - query;
+        uint32_t together = left < RV_TILE_QUERIES ? left : RV_TILE_QUERIES;
+
+        rv_raw_distance_block(exact->metric, exact->unit,
+                              exact->queries + (size_t)query * exact->dim, together, rows, count,
+                              exact->dim, distances);
+        for (uint32_t i = 0; i < together; i++)
+            offer(exact, query + i, distances + (size_t)i * count, ids, count);
+    }
+}
+
+/* The distances of the rows of a block that may matter to one query. */
+static void
+feed_passed(rv_exact *exact, uint32_t query, const int32_t *products, const float *const *rows,
+            const uint64_t *ids)
+{
+    bool full = exact->found[query] == exact->k;
+    float worst = full ? exact->hits[(size_t)query * exact->k].distance : INFINITY;
+    uint32_t passed[RV_EXACT_BLOCK];
+    uint32_t count = rv_sieve_pass(&exact->sieve, query, products, worst, passed);
+    const float *near_rows[RV_EXACT_BLOCK];
+    uint64_t near_ids[RV_EXACT_BLOCK];
+    float distances[RV_EXACT_BLOCK];
+
+    if (count == 0)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        near_rows[i] = rows[passed[i]];
+        near_ids[i] = ids[passed[i]];
+    }
+    rv_raw_distance_block(exact->metric, exact->unit, exact->queries + (size_t)query * exact->dim,
+                          1, near_rows, count, exact->dim, distances);
+    offer(exact, query, distances, near_ids, count);
+}
+
+static void
+feed_sieved(rv_exact *exact, const float *const *rows, const uint64_t *ids, uint32_t count)
+{
+    int32_t products[RV_TILE_QUERIES * RV_EXACT_BLOCK] = {0};
+
+    rv_sieve_fill(&exact->sieve, rows, count);
+    for (uint32_t query = 0; query < exact->count; query++) {
+        uint32_t in_tile = query % RV_TILE_QUERIES;
+
+        if (in_tile == 0)
+            rv_sieve_multiply(&exact->sieve, query, products);
+        feed_passed(exact, query, products + in_tile * RV_EXACT_BLOCK, rows, ids);
+    }
+}
+
 rv_status
 rv_exact_feed(rv_exact *exact, const float *const *rows, const uint64_t *ids, uint32_t count,
               rv_error *err)
@@ -149,18 +222,11 @@ rv_exact_feed(rv_exact *exact, const float *const *rows, const uint64_t *ids, ui
     (void)err;
     for (uint32_t start = 0; start < count; start += RV_EXACT_BLOCK) {
         uint32_t block = count - start < RV_EXACT_BLOCK ? count - start : RV_EXACT_BLOCK;
-        float distances[RV_TILE_QUERIES * RV_EXACT_BLOCK];
 
-        for (uint32_t query = 0; query < exact->count; query += RV_TILE_QUERIES) {
-            uint32_t left = exact->count - query;
-            uint32_t together = left < RV_TILE_QUERIES ? left : RV_TILE_QUERIES;
-
-            rv_raw_distance_block(exact->metric, exact->unit,
-                                  exact->queries + (size_t)query * exact->dim, together,
-                                  rows + start, block, exact->dim, distances);
-            for (uint32_t i = 0; i < together; i++)
-                offer(exact, query + i, distances + (size_t)i * block, ids + start, block);
-        }
+        if (exact->sieved)
+            feed_sieved(exact, rows + start, ids + start, block);
+        else
+            feed_all(exact, rows + start, ids + start, block);
     }
     exact->distances += (uint64_t)exact->count * count;
     return RV_OK;
