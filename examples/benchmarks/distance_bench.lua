@@ -7,8 +7,9 @@
 -- takes just to read the same bytes, measured in the same run: a kernel at 1.0x of it cannot be
 -- made faster by better arithmetic. A second table takes rows in random order, as a graph search
 -- does, one by one and through the batch call, which prefetches. A third has blocks of rows that are in
--- the cache, as the exact pass of learning has: pair by pair and in tiles, in turns, and the ratio of
--- both. Each figure is the best of several passes. RUVECTOR_BENCH_MB sets the working set (default 192).
+-- the cache, as the exact pass of learning has: pair by pair, in tiles, and by an exact search that has
+-- codes say which rows are compared, in turns, and the ratio to the first. Each figure is the best of
+-- several passes. RUVECTOR_BENCH_MB sets the working set (default 192).
 
 local engine = require("ruvector.engine")
 local ffi, lib = engine.ffi, engine.lib
@@ -155,17 +156,30 @@ local function random_order()
    print(one .. "\n" .. batched)
 end
 
--- The exact pass: some queries against one block of rows. Both ways take turns, so that they see the
+-- An exact search of the nearest row that has seen the block already, so that of each block it is fed only
+-- the nearest rows are compared, as late in a pass.
+local function exact_search(metric, queries, count, block, rows, dim)
+   local out, err, ids = ffi.new("rv_exact *[1]"), engine.error_buffer(), ffi.new("uint64_t[?]", rows)
+   for i = 0, rows - 1 do ids[i] = i end
+   engine.check(lib.rv_exact_create(engine.allocator, metric, false, queries, count, dim, 1, out, err), err)
+   local exact = ffi.gc(out[0], lib.rv_exact_destroy)
+   local function run() lib.rv_exact_feed(exact, block, ids, rows, nil) end
+   run()
+   return run
+end
+
+-- The exact pass: some queries against one block of rows. The ways take turns, so that they see the
 -- same machine.
 local function blocks()
-   local queries, rows = 16, 64
+   local queries, rows = 64, 64
    local heading = "\nRows in the cache (%d), %d queries, level %s, ns per distance "
       .. "(and the share of pair by pair)\n%-29s"
    print(heading:format(rows, queries, ffi.string(lib.rv_kernels_active().name), "")
       .. ("%20s"):rep(#DIMS):format(unpack(DIMS)))
    local floats, out = ffi.cast("const float *", address), ffi.new("float[?]", queries * rows)
    for name, metric in pairs({ l2 = lib.RV_METRIC_L2, ip = lib.RV_METRIC_IP, l1 = lib.RV_METRIC_L1 }) do
-      local lines = { ("%-29s"):format(name .. " pair by pair"), ("%-29s"):format(name .. " in tiles") }
+      local lines = { ("%-29s"):format(name .. " pair by pair"), ("%-29s"):format(name .. " in tiles"),
+         ("%-29s"):format(name .. " by an exact search") }
       for _, dim in ipairs(DIMS) do
          local block = ffi.new("const float *[?]", rows)
          for i = 0, rows - 1 do block[i] = floats + (queries + i) * dim end
@@ -178,8 +192,9 @@ local function blocks()
             function()
                lib.rv_raw_distance_block(metric, false, floats, queries, block, rows, dim, out)
             end,
+            exact_search(metric, floats, queries, block, rows, dim),
          }
-         local best, repeats = { math.huge, math.huge }, math.ceil(2e6 / (queries * rows * dim))
+         local best, repeats = { math.huge, math.huge, math.huge }, math.ceil(2e6 / (queries * rows * dim))
          local started = now()
          repeat
             for way, run in ipairs(ways) do
@@ -189,7 +204,9 @@ local function blocks()
             end
          until now() - started > 4 * SLICE_NS
          lines[1] = lines[1] .. ("%20.1f"):format(best[1])
-         lines[2] = lines[2] .. ("%20s"):format(("%.1f (%.2f)"):format(best[2], best[2] / best[1]))
+         for way = 2, 3 do
+            lines[way] = lines[way] .. ("%20s"):format(("%.1f (%.2f)"):format(best[way], best[way] / best[1]))
+         end
       end
       print(table.concat(lines, "\n"))
    end
