@@ -176,7 +176,11 @@ local function blocks()
       .. "(and the share of pair by pair)\n%-29s"
    print(heading:format(rows, queries, ffi.string(lib.rv_kernels_active().name), "")
       .. ("%20s"):rep(#DIMS):format(unpack(DIMS)))
-   local floats, out = ffi.cast("const float *", address), ffi.new("float[?]", queries * rows)
+   -- Vectors that differ, or nothing would be left out.
+   local rng, count = ffi.new("rv_prng"), (queries + rows) * DIMS[#DIMS]
+   local floats, out = ffi.new("float[?]", count), ffi.new("float[?]", queries * rows)
+   lib.rv_prng_seed(rng, 1)
+   for i = 0, count - 1 do floats[i] = lib.rv_prng_normal(rng) end
    for name, metric in pairs({ l2 = lib.RV_METRIC_L2, ip = lib.RV_METRIC_IP, l1 = lib.RV_METRIC_L1 }) do
       local lines = { ("%-29s"):format(name .. " pair by pair"), ("%-29s"):format(name .. " in tiles"),
          ("%-29s"):format(name .. " by an exact search") }
