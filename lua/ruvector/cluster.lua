@@ -32,8 +32,8 @@ local CATCH_UP_LIMIT = 60     -- seconds for a standby to replay what was writte
 local SUPERUSER = "postgres"
 
 -- Settings of every private cluster; options.settings adds to them and overrides them. fsync is
--- off because these clusters need to survive crashed processes, not a crashed machine. No statement of
--- demo, benchmarks or specs takes a minute or two: one that waits for ever fails, with its name.
+-- off because these clusters need to survive crashed processes, not a crashed machine. The time limits
+-- are far beyond any statement of demo, benchmarks and specs: one that waits for ever fails, by name.
 local DEFAULT_SETTINGS = {
    listen_addresses = "",
    fsync = "off",

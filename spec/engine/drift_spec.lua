@@ -43,7 +43,7 @@ describe("a share that may have grown", function()
       assert.is_false(lib.rv_drift_share(3, 20, 0, 90, 0.1))
       assert.is_false(lib.rv_drift_share(5, 20, 0, 90, 0.1))
       assert.is_true(lib.rv_drift_share(6, 20, 0, 90, 0.1))
-      assert.is_true(lib.rv_drift_share(5, 20, 0, 100, 0.1)) -- 0.0000782
+      assert.is_true(lib.rv_drift_share(5, 20, 0, 100, 0.1)) -- 0.0000814
    end)
 
    it("hardly ever raises one in a stream that is looked at after each case", function()

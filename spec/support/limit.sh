@@ -15,6 +15,7 @@ processes_of() { # GROUP
         { parent[$1] = $2; of[$1] = $3; name[$1] = $4 }
         END {
             for (pid in parent) {
+                last = pid
                 for (up = pid; up > 1 && of[up] != group; up = parent[up]) last = up
                 if (up > 1 || name[last] == "postgres") print pid
             }

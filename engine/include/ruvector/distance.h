@@ -38,6 +38,8 @@ typedef enum rv_simd_level {
 #define RV_TILE_QUERIES 2
 #define RV_TILE_ROWS 4
 
+/* The lengths of wide codes in tiles are multiples of it: no level takes more elements at a step.
+ */
 #define RV_WIDE_STEP 32
 
 /* dim is the number of elements; 0 is allowed and gives 0. */

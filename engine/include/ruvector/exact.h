@@ -1,7 +1,9 @@
 /*
  * exact.h - exact k nearest rows for a batch of queries in one pass over the rows.
  *
- * Rows are fed in blocks; every block is compared with every query while it is in the cache.
+ * Rows are fed in blocks; every block is compared with every query while it is in the cache. With
+ * many queries codes are compared first, and only the vectors of rows that may be near. The result
+ * is the same to the bit.
  */
 #ifndef RUVECTOR_EXACT_H
 #define RUVECTOR_EXACT_H
@@ -32,6 +34,7 @@ rv_status rv_exact_feed(rv_exact *exact, const float *const *rows, const uint64_
 /* The nearest so far of one query, by distance then id; returns how many (<= k). */
 uint32_t rv_exact_result(rv_exact *exact, uint32_t query, rv_exact_hit *out);
 
+/* Pairs of a query and a row so far, those included whose codes said enough. */
 uint64_t rv_exact_distances(const rv_exact *exact);
 
 #endif

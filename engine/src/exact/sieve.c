@@ -8,8 +8,9 @@
  *     (|f| + |g|) / W + |f| |g| / W^2 <= sqrt(dim) / W + dim / (4 W^2)
  *
  * (f and g of q and r), which bounds the three distances that are made of inner products from
- * below. gamma adds what single precision may make of a distance: no pair is dropped whose computed
- * distance would have been good enough, so the search stays exact to the bit.
+ * below. Multiples of gamma add what single precision may make of a distance, and of the lengths
+ * and sums here, with room to spare: no pair is dropped whose computed distance would have been
+ * good enough, so the search stays exact to the bit.
  *
  * What lies outside of the range where squares are sound passes always.
  */
@@ -42,7 +43,6 @@ rv_sieve_open(rv_sieve *sieve, const rv_allocator *allocator, rv_metric metric, 
     sieve->padded = (uint32_t)padded;
     sieve->gamma = (dim + 32) * (double)FLT_EPSILON;
     sieve->code_error = sqrt((double)dim) / wide + dim / (4.0 * wide * wide);
-    sieve->queries = count;
     sieve->query_codes = rv_alloc_array_zero(allocator, tiled * padded, sizeof(int16_t));
     sieve->lengths = rv_alloc_array(allocator, count, sizeof *sieve->lengths);
     sieve->row_codes = rv_alloc_array_zero(allocator, RV_EXACT_BLOCK * padded, sizeof(int16_t));

@@ -18,7 +18,6 @@ typedef struct rv_sieve {
     uint32_t padded;   /* elements of a code */
     double gamma;      /* bound of the relative rounding of a distance in single precision */
     double code_error; /* bound of the error of the cosine of two directions by their codes */
-    uint32_t queries;
     int16_t *query_codes;
     double *lengths; /* of each query */
     int16_t *row_codes;

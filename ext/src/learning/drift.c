@@ -7,8 +7,9 @@
  *             RUV_DRIFT_RECENT against that share at the last calibration. Looked at when a record
  *             is drained, so that the alarm does not wait for a pass over the table
  *   scores    the in-search scores of the last samples against those of the calibration
- *   recall    of adaptive searches, as they were served, against their targets; where it was
- *             measured with reference searches, less what these miss (audit.c)
+ *   recall    of adaptive searches, as they were served, against their targets, or what is in
+ *             reach of them; where it was measured with reference searches, less what these miss
+ *             (audit.c)
  *   rows      the size of the table against its size at the last plan
  *
  * Only samples that calibrate are looked at: those that feedback brought are no even draw.
@@ -51,8 +52,9 @@ age_samples(RuvIndexState *state)
         ((RuvSample *)list_nth(state->samples, i))->aged_s += RUV_DRIFT_AGE_DAYS * SECS_PER_DAY;
 }
 
+/* evidence: allocated; a long-lived context may be current. */
 static void
-alarm_about(RuvIndexState *state, RuvGuardReason reason, const char *evidence)
+alarm_about(RuvIndexState *state, RuvGuardReason reason, char *evidence)
 {
     /* While the last alarm is being learned from, only a want of recall says anything new. */
     if (!state->drift.relearn) {
@@ -61,6 +63,7 @@ alarm_about(RuvIndexState *state, RuvGuardReason reason, const char *evidence)
         state->drift.since = GetCurrentTimestamp();
     }
     ruv_guard_widen(state, reason, evidence);
+    pfree(evidence);
     start_over(&state->drift);
 }
 
@@ -131,9 +134,10 @@ note_recall(RuvIndexState *state, const RuvSample *sample)
     drift->recall_at = (drift->recall_at + 1) % RUV_DRIFT_RECENT;
     drift->recall_count = Min(drift->recall_count + 1, RUV_DRIFT_RECENT);
     if (rv_drift_recall(drift->gaps, drift->recall_count, 0, RUV_DRIFT_TOLERANCE))
-        alarm_about(state, RUV_GUARD_RECALL,
-                    psprintf("The last %u judged searches found less than was declared.",
-                             drift->recall_count));
+        alarm_about(
+            state, RUV_GUARD_RECALL,
+            psprintf("The last %u judged searches found less than was declared and is in reach.",
+                     drift->recall_count));
 }
 
 void

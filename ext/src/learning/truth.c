@@ -28,7 +28,8 @@
 #define RUV_REFERENCE_EF 2000
 #define RUV_DISTANCE_TOLERANCE 1e-5
 /* Measured on one core of 2020 with a busy neighbour: fetching a row, and one element of one
- * comparison. The size of a batch depends on them, and whether a pass is tried at all. */
+ * comparison by codes (exact.h; l1 has none and takes half as long again). The size of a batch
+ * depends on them, and whether a pass is tried at all. */
 #define RUV_ROW_SECONDS 0.6e-6
 #define RUV_ELEMENT_SECONDS 0.08e-9
 

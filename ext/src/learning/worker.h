@@ -475,9 +475,8 @@ extern bool ruv_drift_relearning_due(const RuvIndexState *state);
 
 /* More effort for every search of the index from now on, until a calibration was made from enough
  * searches that came later. Call it with every finding: a further call adds to the widening, up to
- * a limit, once searches were judged that came after the former one. Cheap; no transaction, no
- * error. */
-/* evidence: a sentence for the log. */
+ * a limit, once searches were judged that came after the former one. evidence: a sentence for the
+ * log. Cheap; no transaction, no error. */
 extern void ruv_guard_widen(RuvIndexState *state, RuvGuardReason reason, const char *evidence);
 /* After a calibration: takes the widening back if there is enough evidence. */
 extern void ruv_guard_learned(RuvIndexState *state);
