@@ -139,12 +139,20 @@ describe("an extraction", function()
                queries[i])
          end
       end
-      -- The worker does not get at the index before it is broken.
+      -- The worker gets at the index when it is broken and the call waits, not before: a round that failed by
+      -- itself would have nothing left for the call.
       other:exec("BEGIN; SELECT ruvector_consolidate_patterns('shaken_embedding')")
       search_shaken()
       db:exec("UPDATE switch SET broken = true")
+      db:send("SELECT ruvector_extract_patterns('shaken')")
+      local watcher = server:connect()
+      clock.wait_until("the call to wait for the worker", learning.LIMIT, function()
+         return watcher:value([[SELECT count(*) FROM pg_stat_activity
+            WHERE pid = $1 AND wait_event_type = 'Extension' AND state = 'active']], db:backend_pid()) == 1
+      end)
       other:exec("COMMIT")
-      local err = db:fails("SELECT ruvector_extract_patterns('shaken')")
+      local ok, err = pcall(db.receive, db)
+      assert.is_false(ok)
       assert.equal("55000", err.sqlstate)
       assert.truthy(err.detail:find("out of order", 1, true))
       extract(db) -- of another table: nothing is wrong with it
